@@ -1,0 +1,1 @@
+//! `fastctl`: the command line over the agent's socket.

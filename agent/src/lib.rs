@@ -1,0 +1,3 @@
+//! The node agent and its command line.
+pub mod cli;
+pub mod config;

@@ -1,0 +1,2 @@
+//! `fastcontainer-shim`.
+fn main() {}
