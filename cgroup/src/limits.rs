@@ -1,0 +1,302 @@
+//! What can be limited, and what is refused before anything is written. Pure.
+
+use crate::Error;
+use crate::convert::{WEIGHT_MAX, WEIGHT_MIN, human_bytes};
+use std::fmt;
+
+/// The kernel's usual bandwidth period.
+pub const DEFAULT_PERIOD_USEC: u64 = 100_000;
+
+/// One limit: leave it, lift it, or set it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Setting<T> {
+    /// As it is. In what was read back: this host has no such limit, or it was not asked about.
+    #[default]
+    Keep,
+    /// No limit; for weights the kernel's default, for guarantees none.
+    Max,
+    /// This value.
+    To(T),
+}
+
+impl<T> Setting<T> {
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+
+    /// The value, if one is set.
+    #[must_use]
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::To(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Another value type.
+    #[must_use]
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Setting<U> {
+        match self {
+            Self::Keep => Setting::Keep,
+            Self::Max => Setting::Max,
+            Self::To(value) => Setting::To(f(value)),
+        }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Setting<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep => f.write_str("unchanged"),
+            Self::Max => f.write_str("max"),
+            Self::To(value) => value.fmt(f),
+        }
+    }
+}
+
+/// CPU bandwidth: `quota` of CPU time in every `period`; unused time of earlier periods up to `burst` may be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuLimit {
+    /// µs of CPU time per period, over all CPUs.
+    pub quota_usec: u64,
+    /// The period in µs, 1,000 to 1,000,000.
+    pub period_usec: u64,
+    /// µs that may be saved up; at most the quota.
+    pub burst_usec: u64,
+}
+
+impl CpuLimit {
+    /// This many percent of one CPU, with the default period and no burst.
+    #[must_use]
+    pub fn percent(percent: f64) -> Self {
+        let quota_usec = (percent * DEFAULT_PERIOD_USEC as f64 / 100.0)
+            .round()
+            .max(0.0) as u64;
+        Self {
+            quota_usec,
+            period_usec: DEFAULT_PERIOD_USEC,
+            burst_usec: 0,
+        }
+    }
+}
+
+impl fmt::Display for CpuLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.quota_usec, self.period_usec)?;
+        if self.burst_usec > 0 {
+            write!(f, " burst {}", self.burst_usec)?;
+        }
+        Ok(())
+    }
+}
+
+/// A block device by its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Device {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// Rates of one whole disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IoLimit {
+    /// The disk, see [`crate::block_device_of`].
+    pub device: Device,
+    /// Bytes read per second.
+    pub read_bps: Setting<u64>,
+    /// Bytes written per second.
+    pub write_bps: Setting<u64>,
+    /// Read operations per second.
+    pub read_iops: Setting<u64>,
+    /// Write operations per second.
+    pub write_iops: Setting<u64>,
+}
+
+impl IoLimit {
+    /// Leaves all four rates of this disk.
+    #[must_use]
+    pub fn of(device: Device) -> Self {
+        let keep = Setting::Keep;
+        Self {
+            device,
+            read_bps: keep,
+            write_bps: keep,
+            read_iops: keep,
+            write_iops: keep,
+        }
+    }
+
+    /// The rates with the names that cgroup v2 gives them.
+    pub(crate) fn rates(&self) -> [(&'static str, Setting<u64>); 4] {
+        [
+            ("rbps", self.read_bps),
+            ("wbps", self.write_bps),
+            ("riops", self.read_iops),
+            ("wiops", self.write_iops),
+        ]
+    }
+
+    pub(crate) fn rate_mut(&mut self, name: &str) -> Option<&mut Setting<u64>> {
+        match name {
+            "rbps" => Some(&mut self.read_bps),
+            "wbps" => Some(&mut self.write_bps),
+            "riops" => Some(&mut self.read_iops),
+            "wiops" => Some(&mut self.write_iops),
+            _ => None,
+        }
+    }
+}
+
+/// Every limit of a group. The default changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// CPU bandwidth.
+    pub cpu: Setting<CpuLimit>,
+    /// Share of the CPU under contention, 1 to 10,000, default 100.
+    pub cpu_weight: Setting<u64>,
+    /// Bytes; above it the group is reclaimed from, then its processes are killed.
+    pub memory_max: Setting<u64>,
+    /// Bytes; above it the group is slowed down and reclaimed from. v2 only.
+    pub memory_high: Setting<u64>,
+    /// Bytes that are not reclaimed from under pressure. v2 only. `Max` means no guarantee.
+    pub memory_min: Setting<u64>,
+    /// Bytes of swap beside `memory_max`.
+    pub swap_max: Setting<u64>,
+    /// Processes and threads.
+    pub pids_max: Setting<u64>,
+    /// Rates per disk; disks not named are left as they are.
+    pub io: Vec<IoLimit>,
+    /// Share of the disk under contention, 1 to 10,000, default 100; effective with BFQ or io.cost.
+    pub io_weight: Setting<u64>,
+}
+
+impl Limits {
+    /// Refuses values that cannot be meant, whatever the kernel would do with them.
+    pub fn validate(&self, group: &str) -> Result<(), Error> {
+        let refuse = |limit, value: String, why: &str| {
+            Err(Error::Refused {
+                group: group.to_owned(),
+                limit,
+                value,
+                why: why.to_owned(),
+            })
+        };
+        if let Setting::To(cpu) = self.cpu {
+            let shown = cpu.to_string();
+            if !(1_000..=1_000_000).contains(&cpu.period_usec) {
+                return refuse("cpu.max", shown, "the period must be 1000 to 1000000 µs");
+            }
+            if cpu.quota_usec < 1_000
+                || u128::from(cpu.quota_usec) * 100 < u128::from(cpu.period_usec)
+            {
+                return refuse(
+                    "cpu.max",
+                    shown,
+                    "at least 1 % of one CPU, and 1000 µs per period, are needed to live",
+                );
+            }
+            if cpu.quota_usec > 1 << 40 {
+                return refuse(
+                    "cpu.max",
+                    shown,
+                    "no machine has that many CPUs; lift the limit instead",
+                );
+            }
+            if cpu.burst_usec > cpu.quota_usec {
+                return refuse(
+                    "cpu.max.burst",
+                    cpu.burst_usec.to_string(),
+                    "the burst may not exceed the quota",
+                );
+            }
+        }
+        for (limit, weight) in [
+            ("cpu.weight", self.cpu_weight),
+            ("io.weight", self.io_weight),
+        ] {
+            if let Setting::To(w) = weight
+                && !(WEIGHT_MIN..=WEIGHT_MAX).contains(&w)
+            {
+                return refuse(limit, w.to_string(), "a weight is 1 to 10000");
+            }
+        }
+        let memory = [
+            ("memory.max", self.memory_max),
+            ("memory.high", self.memory_high),
+        ];
+        for (limit, value) in memory {
+            if let Setting::To(v) = value
+                && v < 64 << 10
+            {
+                return refuse(limit, human_bytes(v), "no process fits into less than 64K");
+            }
+        }
+        let sizes = [
+            self.memory_max,
+            self.memory_high,
+            self.memory_min,
+            self.swap_max,
+        ];
+        for (limit, value) in ["memory.max", "memory.high", "memory.min", "memory.swap.max"]
+            .into_iter()
+            .zip(sizes)
+        {
+            if let Setting::To(v) = value
+                && v > 1 << 60
+            {
+                return refuse(
+                    limit,
+                    human_bytes(v),
+                    "no machine has that much; lift the limit instead",
+                );
+            }
+        }
+        if let Setting::To(n) = self.pids_max
+            && !(1..=4_194_304).contains(&n)
+        {
+            return refuse(
+                "pids.max",
+                n.to_string(),
+                "1 to 4194304 processes are possible",
+            );
+        }
+        for (i, io) in self.io.iter().enumerate() {
+            if self
+                .io
+                .iter()
+                .take(i)
+                .any(|earlier| earlier.device == io.device)
+            {
+                return refuse("io.max", io.device.to_string(), "the device is named twice");
+            }
+            for (name, rate) in io.rates() {
+                let top = if name.ends_with("iops") {
+                    u64::from(u32::MAX) - 1
+                } else {
+                    1 << 60
+                };
+                if let Setting::To(v) = rate
+                    && !(1..=top).contains(&v)
+                {
+                    let shown = format!("{} {name}={v}", io.device);
+                    return refuse(
+                        "io.max",
+                        shown,
+                        "a rate of zero would stop it for ever, and there is an upper end",
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}

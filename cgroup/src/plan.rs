@@ -1,0 +1,312 @@
+//! How a set of limits becomes writes, and how they are done, checked and undone.
+
+use crate::Error;
+use crate::convert::WEIGHT_DEFAULT;
+use crate::dir::{Dir, read_all, write_fd};
+use crate::hierarchy::Controller;
+use crate::limits::{Device, Limits, Setting};
+use crate::stat;
+use crate::usage::Usage;
+use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// What differs between cgroup v1 and v2, one controller at a time, because a hybrid host may have either for each.
+///
+/// `plan_*` checks what can be checked against the kernel's present state, adds the writes in the order in which they
+/// must happen, and corrects `want` to what the kernel is known to make of it. `read_*` fills in what `asked` names.
+pub(crate) trait Backend: Sync {
+    fn plan_cpu<'a>(
+        &self,
+        at: At<'a>,
+        want: &mut Limits,
+        out: &mut Vec<Write<'a>>,
+    ) -> Result<(), Error>;
+    fn plan_memory<'a>(
+        &self,
+        at: At<'a>,
+        want: &mut Limits,
+        out: &mut Vec<Write<'a>>,
+    ) -> Result<(), Error>;
+    fn plan_io<'a>(
+        &self,
+        at: At<'a>,
+        want: &mut Limits,
+        out: &mut Vec<Write<'a>>,
+    ) -> Result<(), Error>;
+    fn read_cpu(&self, dir: &Dir, asked: Asked<'_>, into: &mut Limits) -> Result<(), Error>;
+    fn read_memory(&self, dir: &Dir, asked: Asked<'_>, into: &mut Limits) -> Result<(), Error>;
+    fn read_io(&self, dir: &Dir, asked: Asked<'_>, into: &mut Limits) -> Result<(), Error>;
+    fn usage_cpu(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
+    fn usage_cpuacct(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
+    fn usage_memory(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
+    fn usage_io(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
+}
+
+/// The group's directory in one hierarchy, and its name for messages.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub(crate) dir: &'a Dir,
+    pub(crate) group: &'a str,
+}
+
+/// Which limits to read: those that are set in some limits, or all.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a>(pub(crate) Option<&'a Limits>);
+
+impl Asked<'_> {
+    pub(crate) fn any<T>(self, field: impl Fn(&Limits) -> &Setting<T>) -> bool {
+        self.0.is_none_or(|limits| !field(limits).is_keep())
+    }
+
+    pub(crate) fn all(self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// One write to one file.
+pub(crate) struct Write<'a> {
+    pub(crate) dir: &'a Dir,
+    pub(crate) limit: &'static str,
+    pub(crate) file: &'static str,
+    pub(crate) text: String,
+    pub(crate) undo: Undo,
+}
+
+/// How the old content is written back.
+#[derive(Clone, Copy)]
+pub(crate) enum Undo {
+    /// The first line as it was.
+    FirstLine,
+    /// v2 `io.max`: the device's line.
+    IoMax(Device),
+    /// v1 `blkio.throttle.*`: the device's number, 0 for none.
+    Throttle(Device),
+}
+
+impl Undo {
+    fn text(self, old: &str) -> String {
+        match self {
+            Self::FirstLine => old.lines().next().unwrap_or("").to_owned(),
+            Self::IoMax(device) => {
+                let rates = stat::device_line(old, device)
+                    .unwrap_or("rbps=max wbps=max riops=max wiops=max");
+                format!("{device} {rates}")
+            }
+            Self::Throttle(device) => {
+                format!("{device} {}", stat::device_line(old, device).unwrap_or("0"))
+            }
+        }
+    }
+}
+
+/// A write that has been prepared: everything that can fail without changing anything has succeeded.
+struct Ready<'w, 'a> {
+    write: &'w Write<'a>,
+    fd: OwnedFd,
+    old: String,
+}
+
+/// The writes that have been made, to be undone unless all ends well.
+pub(crate) struct Done<'w, 'a> {
+    ready: Vec<Ready<'w, 'a>>,
+    written: usize,
+}
+
+/// Opens and reads every file, then writes them in order; undoes everything at the first failure.
+pub(crate) fn write_all<'w, 'a>(writes: &'w [Write<'a>], at: &str) -> Result<Done<'w, 'a>, Error> {
+    let mut ready = Vec::with_capacity(writes.len());
+    for write in writes {
+        let fd = write
+            .dir
+            .open_file(write.file, OFlags::RDWR)
+            .map_err(|e| open_error(write, at, e))?;
+        let old = read_all(&fd).map_err(|e| write.dir.error("read", write.file, e))?;
+        ready.push(Ready { write, fd, old });
+    }
+    let mut done = Done { ready, written: 0 };
+    while let Some(next) = done.ready.get(done.written) {
+        if let Err(errno) = write_fd(&next.fd, &next.write.text) {
+            let error = write_error(next.write, at, errno);
+            return Err(error.and(done.undo()));
+        }
+        done.written += 1;
+    }
+    Ok(done)
+}
+
+impl Done<'_, '_> {
+    /// Writes the old values back, last first; the failures.
+    pub(crate) fn undo(self) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for step in self.ready.iter().take(self.written).rev() {
+            let old = step.write.undo.text(&step.old);
+            if let Err(errno) = write_fd(&step.fd, &old) {
+                errors.push(step.write.dir.error(
+                    &format!("write {old} back to"),
+                    step.write.file,
+                    errno,
+                ));
+            }
+        }
+        errors
+    }
+}
+
+fn open_error(write: &Write<'_>, group: &str, errno: Errno) -> Error {
+    if errno != Errno::NOENT {
+        return write.dir.error("open", write.file, errno);
+    }
+    Error::Unsupported {
+        group: group.to_owned(),
+        limit: write.limit,
+        controller: controller_of(write.limit),
+        why: format!(
+            "there is no {}: this kernel was built or started without it, or the group is gone",
+            write.dir.path_of(write.file)
+        ),
+    }
+}
+
+fn write_error(write: &Write<'_>, group: &str, errno: Errno) -> Error {
+    let error = write
+        .dir
+        .error(&format!("write {} to", write.text), write.file, errno);
+    match (write.limit, errno) {
+        ("memory.max", Errno::BUSY) => Error::Refused {
+            group: group.to_owned(),
+            limit: write.limit,
+            value: write.text.parse().map_or(write.text.clone(), crate::convert::human_bytes),
+            why: "more is in use and could not be reclaimed; raise it or stop it".into(),
+        },
+        ("cpu.max", Errno::INVAL) => error.with_hint(
+            "on cgroup v1 a group may not have more CPU than the group above it, nor less than one below it",
+        ),
+        ("io.max", Errno::NODEV | Errno::NXIO | Errno::INVAL) => {
+            error.with_hint("the device must be a whole disk that exists, not a partition")
+        }
+        _ => error,
+    }
+}
+
+fn controller_of(limit: &str) -> Controller {
+    match limit.split_once('.') {
+        Some(("cpu", _)) => Controller::Cpu,
+        Some(("io", _)) => Controller::Io,
+        Some(("pids", _)) => Controller::Pids,
+        _ => Controller::Memory,
+    }
+}
+
+/// The first limit that was asked for and is not in force. `want` has been corrected by the plan.
+pub(crate) fn compare(group: &str, want: &Limits, got: &Limits) -> Result<(), Error> {
+    let differs = |limit, wanted: String, got: String| {
+        Err(Error::NotInForce {
+            group: group.to_owned(),
+            limit,
+            wanted,
+            got,
+        })
+    };
+    if !want.cpu.is_keep() && want.cpu != got.cpu {
+        return differs("cpu.max", want.cpu.to_string(), got.cpu.to_string());
+    }
+    for (limit, want, got) in [
+        ("cpu.weight", want.cpu_weight, got.cpu_weight),
+        ("io.weight", want.io_weight, got.io_weight),
+    ] {
+        let want = if want == Setting::Max {
+            Setting::To(WEIGHT_DEFAULT)
+        } else {
+            want
+        };
+        if !want.is_keep() && want != got {
+            return differs(limit, want.to_string(), got.to_string());
+        }
+    }
+    let numbers = [
+        ("memory.max", want.memory_max, got.memory_max),
+        ("memory.high", want.memory_high, got.memory_high),
+        ("memory.min", want.memory_min, got.memory_min),
+        ("memory.swap.max", want.swap_max, got.swap_max),
+        ("pids.max", want.pids_max, got.pids_max),
+    ];
+    for (limit, want, got) in numbers {
+        if !want.is_keep() && want != got {
+            return differs(limit, want.to_string(), got.to_string());
+        }
+    }
+    for io in &want.io {
+        let found = got.io.iter().find(|g| g.device == io.device);
+        for (i, (name, rate)) in io.rates().into_iter().enumerate() {
+            let got = found
+                .and_then(|f| f.rates().get(i).map(|r| r.1))
+                .unwrap_or(Setting::Max);
+            if !rate.is_keep() && rate != got {
+                let device = io.device;
+                return differs(
+                    "io.max",
+                    format!("{device} {name}={rate}"),
+                    format!("{device} {name}={got}"),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `pids.max` is the same on both sides.
+pub(crate) fn plan_pids<'a>(at: At<'a>, want: &Limits, out: &mut Vec<Write<'a>>) {
+    if !want.pids_max.is_keep() {
+        let text = want.pids_max.to_string();
+        out.push(Write {
+            dir: at.dir,
+            limit: "pids.max",
+            file: "pids.max",
+            text,
+            undo: Undo::FirstLine,
+        });
+    }
+}
+
+pub(crate) fn read_pids(dir: &Dir, asked: Asked<'_>, into: &mut Limits) -> Result<(), Error> {
+    if asked.any(|l| &l.pids_max) {
+        into.pids_max = parsed(dir, "pids.max", stat::number_or_max)?;
+    }
+    Ok(())
+}
+
+/// Reads a file and understands it, or says which one cannot be understood.
+pub(crate) fn parsed<T>(
+    dir: &Dir,
+    file: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T, Error> {
+    let text = dir.read(file)?;
+    parse(&text).ok_or_else(|| Error::Parse {
+        path: dir.path_of(file),
+        text: text.chars().take(80).collect(),
+    })
+}
+
+/// Refuses a memory limit below what cannot be dropped. `cache` is the part of `current` that can.
+pub(crate) fn check_in_use(group: &str, new: u64, current: u64, cache: u64) -> Result<(), Error> {
+    let in_use = current.saturating_sub(cache);
+    if new >= in_use {
+        return Ok(());
+    }
+    Err(below_use(group, new, in_use))
+}
+
+pub(crate) fn below_use(group: &str, new: u64, in_use: u64) -> Error {
+    use crate::convert::human_bytes;
+    Error::Refused {
+        group: group.to_owned(),
+        limit: "memory.max",
+        value: human_bytes(new),
+        why: format!(
+            "below the {} in use; raise it or stop it",
+            human_bytes(in_use)
+        ),
+    }
+}
