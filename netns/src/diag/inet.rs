@@ -1,0 +1,82 @@
+//! inet_diag: exact lookup of a listener, count of connections on a port.
+
+use crate::attributes::{Batch, NLM_F_DUMP, NLM_F_REQUEST, u32_at};
+use crate::netlink::Netlink;
+use crate::{Error, Result};
+use rustix::io::Errno;
+use std::net::IpAddr;
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+
+pub(super) const SYN_SENT: u8 = 2;
+pub(super) const FIN_WAIT2: u8 = 5;
+pub(super) const TIME_WAIT: u8 = 6;
+pub(super) const CLOSE: u8 = 7;
+pub(super) const LISTEN: u8 = 10;
+
+/// All states from ESTABLISHED (1) to NEW_SYN_RECV (12) but these.
+const OPEN: u32 = 0x1ffe & !(1 << TIME_WAIT | 1 << CLOSE | 1 << LISTEN | 1 << SYN_SENT);
+
+/// struct inet_diag_req_v2, 56 bytes; `address` and `port` are the local end.
+fn request(family: u8, states: u32, address: Option<IpAddr>, port: u16) -> [u8; 56] {
+    let mut bytes = [0; 56];
+    bytes[0] = family;
+    bytes[1] = IPPROTO_TCP;
+    bytes[4..8].copy_from_slice(&states.to_ne_bytes());
+    bytes[8..10].copy_from_slice(&port.to_be_bytes());
+    match address {
+        Some(IpAddr::V4(address)) => bytes[12..16].copy_from_slice(&address.octets()),
+        Some(IpAddr::V6(address)) => bytes[12..28].copy_from_slice(&address.octets()),
+        None => {}
+    }
+    // INET_DIAG_NOCOOKIE: whichever socket it is.
+    bytes[48..56].fill(0xff);
+    bytes
+}
+
+/// Looks the listener up as an arriving SYN would.
+pub(super) fn listening(socket: &mut Netlink, address: IpAddr, port: u16) -> Result<bool> {
+    let family = if address.is_ipv4() { AF_INET } else { AF_INET6 };
+    let mut batch = Batch::default();
+    let body = request(family, 1 << LISTEN, Some(address), port);
+    batch.message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, &body);
+    match socket.ask(&mut batch, |message| message.payload.get(1).copied())? {
+        Ok(state) => Ok(state == Some(LISTEN)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(source) => Err(Error::os(
+            "look up listener",
+            format!("{address} port {port}"),
+            source,
+        )),
+    }
+}
+
+/// Counts the open connections whose local port is `port`.
+pub(super) fn open(socket: &mut Netlink, port: u16) -> Result<usize> {
+    let mut open = 0;
+    for family in [AF_INET, AF_INET6] {
+        let mut batch = Batch::default();
+        let body = request(family, OPEN, None, port);
+        batch.message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, &body);
+        let done = socket.exchange(&mut batch, false, |message| {
+            let state = message.payload.get(1).copied().unwrap_or(CLOSE);
+            let inode = u32_at(message.payload, 68).unwrap_or(0);
+            open += usize::from(state != FIN_WAIT2 || inode != 0);
+        })?;
+        match done {
+            Ok(()) => {}
+            Err(refused) if family == AF_INET6 && refused.errno == Errno::NOENT => {}
+            Err(refused) => {
+                return Err(Error::os(
+                    "count connections on",
+                    format!("port {port}"),
+                    refused.errno,
+                ));
+            }
+        }
+    }
+    Ok(open)
+}

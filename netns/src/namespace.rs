@@ -1,0 +1,169 @@
+//! A network namespace held by a descriptor.
+
+use crate::netlink::{self, Netlink};
+use crate::{Diag, Error, Result, route, socket, worker};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Settings of a new namespace. Tenants own all ports of their namespace. IPv6 stays on the loopback
+/// device only: a veth gets no link-local address, sends no router solicitation and hears none.
+const SETTINGS: [(&str, &str); 4] = [
+    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+    ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
+    ("/proc/sys/net/ipv6/conf/default/accept_ra", "0"),
+    ("/proc/sys/net/ipv6/conf/default/autoconf", "0"),
+];
+
+/// A network namespace. It lives as long as this value, a process or a socket in it does.
+#[derive(Debug)]
+pub struct Namespace {
+    fd: Arc<OwnedFd>,
+    diag: Diag,
+    /// For the one `Host::attach` that most namespaces see; opened while the thread was inside.
+    route: Mutex<Option<Netlink>>,
+}
+
+impl Namespace {
+    /// Makes a network namespace, owned by the caller's user namespace, with `lo` up.
+    pub fn create() -> Result<Self> {
+        worker::make(Self::furnish)
+    }
+
+    /// The same on the calling thread, which must be one of this crate's own.
+    pub(crate) fn create_here() -> Result<Self> {
+        worker::make_here(Self::furnish)
+    }
+
+    /// Sets up the new namespace that the calling thread is in.
+    fn furnish() -> Result<Self> {
+        let fd = Arc::new(worker::current()?);
+        for (path, value) in SETTINGS {
+            match std::fs::write(path, value) {
+                // A kernel without IPv6 has nothing to switch off.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && path.contains("/ipv6/") => {}
+                other => other.map_err(|source| Error::os("write", path, source))?,
+            }
+        }
+        let mut socket = Netlink::open(netlink::ROUTE)?;
+        route::set_loopback_up(&mut socket)?;
+        let diag = Diag::new(Arc::clone(&fd), Netlink::open(netlink::SOCK_DIAG)?);
+        Ok(Self {
+            fd,
+            diag,
+            route: Mutex::new(Some(socket)),
+        })
+    }
+
+    /// The network namespace of a running process. The caller makes sure that `pid` is still the
+    /// process it means.
+    pub fn of_pid(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|source| Error::os("open", path, source))?;
+        Self::from_fd(fd)
+    }
+
+    /// A network namespace from a descriptor of a `/proc/PID/ns/net`.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self> {
+        let fd = Arc::new(fd);
+        let socket = worker::visit("open sock_diag socket", Arc::clone(&fd), || {
+            Netlink::open(netlink::SOCK_DIAG)
+        })?;
+        let diag = Diag::new(Arc::clone(&fd), socket);
+        Ok(Self {
+            fd,
+            diag,
+            route: Mutex::new(None),
+        })
+    }
+
+    /// The descriptor, for setns(2).
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The inode number that /proc/PID/ns/net shows for this namespace.
+    pub fn inode(&self) -> Result<u64> {
+        rustix::fs::fstat(&*self.fd)
+            .map(|stat| stat.st_ino)
+            .map_err(|source| Error::os("stat", "network namespace", source))
+    }
+
+    /// Who listens and what is connected inside.
+    #[must_use]
+    pub fn diag(&self) -> &Diag {
+        &self.diag
+    }
+
+    /// Runs `job` on a thread of this crate that is inside the namespace. All namespaces share that
+    /// thread: a job makes sockets or reads a file, and does not wait for anything.
+    pub fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        worker::visit("work in network namespace", Arc::clone(&self.fd), job)
+    }
+
+    /// A listening TCP socket inside the namespace (close-on-exec, blocking). Port 0 lets the kernel
+    /// choose.
+    pub fn listen_tcp(&self, address: SocketAddr) -> Result<OwnedFd> {
+        let socket = self.run(move || socket::tcp(&address))?;
+        socket::listen(socket, &address)
+    }
+
+    /// A TCP socket connected from inside the namespace (close-on-exec, blocking), to be handed over.
+    /// The calling thread waits for the connection, at most `within`; a port nobody listens on is
+    /// refused at once.
+    pub fn connect_tcp(&self, address: SocketAddr, within: Duration) -> Result<OwnedFd> {
+        let socket = self.run(move || socket::tcp(&address))?;
+        socket::connect(socket, &address, within)
+    }
+
+    /// A new detached mount of sysfs that shows this namespace's devices: read-only, no setuid
+    /// programs, no devices, no execution. Closing the descriptor ends a mount that was not moved to
+    /// a place. Needs CAP_SYS_ADMIN.
+    pub fn sysfs_mount(&self) -> Result<OwnedFd> {
+        self.run(sysfs_here)
+    }
+
+    /// Works with an rtnetlink socket inside the namespace.
+    pub(crate) fn with_route<T>(&self, work: impl FnOnce(&mut Netlink) -> Result<T>) -> Result<T> {
+        let kept = self
+            .route
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let mut socket = match kept {
+            Some(socket) => socket,
+            None => self.run(|| Netlink::open(netlink::ROUTE))?,
+        };
+        // Closed afterwards: a namespace is attached once, and thousands may be open.
+        work(&mut socket)
+    }
+
+    pub(crate) fn raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// sysfs binds to the network namespace of the thread that calls fsopen.
+fn sysfs_here() -> Result<OwnedFd> {
+    let failed = |step| move |source: Errno| Error::os(step, "sysfs", source);
+    let context =
+        rustix::mount::fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen"))?;
+    rustix::mount::fsconfig_create(&context).map_err(failed("fsconfig create"))?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(failed("fsmount"))
+}

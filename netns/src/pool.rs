@@ -1,0 +1,236 @@
+//! Namespaces made ahead of need, refilled by one thread of low priority.
+
+use crate::{Error, Host, Link, Namespace, Result, Slots, worker};
+use rustix::fd::OwnedFd;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Making namespaces ahead may wait; whatever handles a request may not.
+const NICENESS: i32 = 10;
+
+/// What a namespace is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Nothing: a loopback device only.
+    Private,
+    /// The host, by a routed veth with an address of its own.
+    Address,
+}
+
+/// How many of each kind are kept ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolSize {
+    /// Of [`Kind::Private`].
+    pub private: usize,
+    /// Of [`Kind::Address`]; needs a [`Host`].
+    pub address: usize,
+}
+
+/// A namespace that is ready for a container. Its slot is the taker's, who gives it back to the
+/// [`Slots`] when the container is gone.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// Its link, for [`Kind::Address`].
+    pub link: Option<Link>,
+    /// A detached mount of its sysfs, see [`Namespace::sysfs_mount`].
+    pub sysfs: OwnedFd,
+    /// Its slot.
+    pub slot: u32,
+}
+
+/// Namespaces kept ready. Dropping it ends its thread and gives the unused slots back.
+pub struct Pool {
+    shared: Arc<Shared>,
+    refill: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    host: Option<Arc<Host>>,
+    slots: Arc<dyn Slots>,
+    size: PoolSize,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    private: VecDeque<Prepared>,
+    address: VecDeque<Prepared>,
+    stop: bool,
+    /// The refill failed: it is tried again at the next take, not in a loop.
+    failed: Option<String>,
+}
+
+impl Pool {
+    /// Starts filling the pool. Without a host there is no [`Kind::Address`].
+    pub fn new(host: Option<Arc<Host>>, slots: Arc<dyn Slots>, size: PoolSize) -> Result<Self> {
+        if host.is_none() && size.address > 0 {
+            return Err(Error::Invalid(
+                "namespaces with an address need a host".into(),
+            ));
+        }
+        let state = Mutex::new(State::default());
+        let shared = Arc::new(Shared {
+            host,
+            slots,
+            size,
+            state,
+            wake: Condvar::new(),
+        });
+        let filler = Arc::clone(&shared);
+        let refill = std::thread::Builder::new()
+            .name("netns-refill".into())
+            .spawn(move || filler.refill())
+            .map_err(|source| Error::os("start thread", "netns-refill", source))?;
+        Ok(Self {
+            shared,
+            refill: Some(refill),
+        })
+    }
+
+    /// A ready namespace, or one made on the spot when none is ready.
+    pub fn take(&self, kind: Kind) -> Result<Prepared> {
+        let ready = {
+            let mut state = self.shared.state();
+            state.failed = None;
+            state.queue(kind).pop_front()
+        };
+        self.shared.wake.notify_one();
+        match ready {
+            Some(ready) => Ok(ready),
+            None => self.shared.prepare(kind, Namespace::create),
+        }
+    }
+
+    /// How many are ready now.
+    #[must_use]
+    pub fn ready(&self) -> PoolSize {
+        let state = self.shared.state();
+        PoolSize {
+            private: state.private.len(),
+            address: state.address.len(),
+        }
+    }
+
+    /// Why the pool could not be refilled, if so; it tries again at the next [`Pool::take`].
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.shared.state().failed.clone()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.state().stop = true;
+        self.shared.wake.notify_one();
+        if let Some(refill) = self.refill.take() {
+            // It does not panic; if it did, there is nothing left to end.
+            let _ = refill.join();
+        }
+        let mut state = self.shared.state();
+        let State {
+            private, address, ..
+        } = &mut *state;
+        for unused in private.drain(..).chain(address.drain(..)) {
+            let slot = unused.slot;
+            drop(unused);
+            self.shared.slots.give_back(slot);
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("ready", &self.ready())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refill(&self) {
+        // Without the right to change it, the thread runs at the usual priority.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+        // The thread makes namespaces itself, so that its low priority holds for that too.
+        let home = worker::go_home();
+        let mut state = self.state();
+        if let Err(error) = home {
+            state.failed = Some(error.to_string());
+        }
+        while !state.stop {
+            let Some(kind) = state.missing(self.size) else {
+                state = self
+                    .wake
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(state);
+            let prepared = self.prepare(kind, Namespace::create_here);
+            state = self.state();
+            match prepared {
+                Ok(prepared) => state.queue(kind).push_back(prepared),
+                Err(error) => state.failed = Some(error.to_string()),
+            }
+        }
+    }
+
+    fn prepare(&self, kind: Kind, create: fn() -> Result<Namespace>) -> Result<Prepared> {
+        let slot = self.slots.take().ok_or(Error::NoSlot)?;
+        self.prepare_slot(kind, slot, create)
+            .inspect_err(|_| self.slots.give_back(slot))
+    }
+
+    fn prepare_slot(
+        &self,
+        kind: Kind,
+        slot: u32,
+        create: fn() -> Result<Namespace>,
+    ) -> Result<Prepared> {
+        let namespace = create()?;
+        let link = match (kind, &self.host) {
+            (Kind::Private, _) => None,
+            (Kind::Address, Some(host)) => Some(host.attach(&namespace, slot)?),
+            (Kind::Address, None) => {
+                return Err(Error::Invalid(
+                    "a namespace with an address needs a host".into(),
+                ));
+            }
+        };
+        let sysfs = namespace.sysfs_mount()?;
+        Ok(Prepared {
+            namespace,
+            link,
+            sysfs,
+            slot,
+        })
+    }
+}
+
+impl State {
+    fn queue(&mut self, kind: Kind) -> &mut VecDeque<Prepared> {
+        match kind {
+            Kind::Private => &mut self.private,
+            Kind::Address => &mut self.address,
+        }
+    }
+
+    /// A kind of which there are too few; the one that is shorter of its size by more.
+    fn missing(&self, size: PoolSize) -> Option<Kind> {
+        let private = size.private.saturating_sub(self.private.len());
+        let address = size.address.saturating_sub(self.address.len());
+        match (private, address) {
+            _ if self.failed.is_some() => None,
+            (0, 0) => None,
+            (private, address) if private > address => Some(Kind::Private),
+            _ => Some(Kind::Address),
+        }
+    }
+}
