@@ -95,7 +95,11 @@ impl Ids {
         if special < Self::RANGE - 1 {
             format!("0 {base} {}\n", Self::RANGE)
         } else {
-            format!("0 {base} {}\n{special} {} 1\n", Self::RANGE - 1, base + Self::RANGE - 1)
+            format!(
+                "0 {base} {}\n{special} {} 1\n",
+                Self::RANGE - 1,
+                base + Self::RANGE - 1
+            )
         }
     }
 }

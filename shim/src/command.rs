@@ -1,0 +1,193 @@
+//! The tenant's command: the last steps before execve, in the process that becomes it.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::Mode;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::Signal;
+use rustix::thread::CapabilitySet;
+use shim::protocol::{Failure, Ids, Report, Rlimit};
+
+use crate::confine;
+use crate::report::{Done, Step, failure, send_report};
+use crate::sys;
+
+/// Where PATH points if the environment has none.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// The first number passed listening sockets get (sd_listen_fds).
+const FIRST_LISTEN: i32 = 3;
+
+/// A command and how it is to run.
+pub(crate) struct Command<'a> {
+    pub(crate) ids: Ids,
+    pub(crate) words: &'a [String],
+    pub(crate) env: &'a [(String, String)],
+    pub(crate) workdir: &'a str,
+    pub(crate) rlimits: &'a [Rlimit],
+    /// Standard input, output, error.
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Listening sockets to hand over.
+    pub(crate) listen: &'a [OwnedFd],
+    /// Standard input becomes the controlling terminal.
+    pub(crate) terminal: bool,
+    /// Ends with its parent.
+    pub(crate) bound_to_parent: bool,
+    pub(crate) filter: &'a [libc::sock_filter],
+}
+
+impl Command<'_> {
+    /// Becomes the command, or reports why not. Called in a process of its own, as uid 0 of the container.
+    pub(crate) fn run(&self, status: BorrowedFd<'_>) -> ! {
+        let status = match fcntl_dupfd_cloexec(status, self.free_number()) {
+            Ok(fd) => fd,
+            Err(e) => {
+                let f = failure("keep the status socket", "", e.raw_os_error());
+                send_report(status, &Report::Failed(f));
+                sys::exit_now(126);
+            }
+        };
+        let f = self.become_it(status.as_fd());
+        let code = if f.errno == libc::ENOENT { 127 } else { 126 };
+        send_report(&status, &Report::Failed(f));
+        sys::exit_now(code)
+    }
+
+    /// A number beyond those that are about to be taken.
+    fn free_number(&self) -> i32 {
+        FIRST_LISTEN + i32::try_from(self.listen.len()).unwrap_or(0)
+    }
+
+    fn become_it(&self, status: BorrowedFd<'_>) -> Failure {
+        let path = self
+            .env
+            .iter()
+            .find(|(k, _)| k == "PATH")
+            .map_or(DEFAULT_PATH, |(_, v)| v.as_str());
+        let name = self.words.first().map_or("", String::as_str);
+        let prepared = (|| {
+            let argv = strings(self.words.iter().cloned())?;
+            let env = strings(self.environment())?;
+            let candidates = strings(candidates(name, path))?;
+            self.confine()?;
+            Ok((argv, env, candidates))
+        })();
+        let (argv, env, candidates) = match prepared {
+            Ok(p) => p,
+            Err(f) => return f,
+        };
+        send_report(status, &Report::Exec);
+        let mut worst = Errno::NOENT;
+        for program in &candidates {
+            match sys::execve(program, &argv, &env) {
+                Errno::NOENT | Errno::NOTDIR => {}
+                // As execvp does: a later directory may have one that can be executed.
+                Errno::ACCESS => worst = Errno::ACCESS,
+                other => {
+                    worst = other;
+                    break;
+                }
+            }
+        }
+        failure("execute", name, worst.raw_os_error())
+    }
+
+    fn environment(&self) -> impl Iterator<Item = String> {
+        let mut env: Vec<String> = self.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        if !self.listen.is_empty() {
+            env.retain(|e| !e.starts_with("LISTEN_FDS=") && !e.starts_with("LISTEN_PID="));
+            env.push(format!("LISTEN_FDS={}", self.listen.len()));
+            env.push(format!(
+                "LISTEN_PID={}",
+                rustix::process::getpid().as_raw_nonzero()
+            ));
+            if !env.iter().any(|e| e.starts_with("LISTEN_FDNAMES=")) {
+                env.push(format!(
+                    "LISTEN_FDNAMES={}",
+                    vec!["listen"; self.listen.len()].join(":")
+                ));
+            }
+        }
+        env.into_iter()
+    }
+
+    fn confine(&self) -> Done<()> {
+        self.place_descriptors()?;
+        sys::set_signal(libc::SIGCHLD, false);
+        sys::set_signal(libc::SIGPIPE, false);
+        sys::block_only(&[]);
+        rustix::process::setsid().step("make a session", "")?;
+        if self.terminal {
+            rustix::process::ioctl_tiocsctty(self.stdio[0])
+                .step("take the controlling terminal", "")?;
+        }
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        // Before the limits and the filter, which can only hinder these.
+        confine::set_ids(self.ids.uid, self.ids.gid)?;
+        confine::keep_capabilities(CapabilitySet::empty())?;
+        if self.bound_to_parent {
+            // A change of ids clears it, so that this is the place.
+            let kill = Some(Signal::KILL);
+            rustix::process::set_parent_process_death_signal(kill)
+                .step("depend on", "the parent")?;
+        }
+        rustix::process::chdir(self.workdir).step("enter the working directory", self.workdir)?;
+        confine::limit(self.rlimits)?;
+        let first = u32::try_from(self.free_number()).unwrap_or(3);
+        sys::close_on_exec_from(first).step("close the descriptors", "")?;
+        confine::filter(self.filter)
+    }
+
+    /// Puts standard streams and listening sockets onto their numbers.
+    fn place_descriptors(&self) -> Done<()> {
+        // Away from the numbers to fill first; what lies there otherwise is a copy that nobody needs any more.
+        let away = |fd: BorrowedFd<'_>| {
+            fcntl_dupfd_cloexec(fd, self.free_number()).step("move a descriptor", "")
+        };
+        let streams: Vec<OwnedFd> = self.stdio.iter().map(|fd| away(*fd)).collect::<Done<_>>()?;
+        let sockets: Vec<OwnedFd> = self
+            .listen
+            .iter()
+            .map(|fd| away(fd.as_fd()))
+            .collect::<Done<_>>()?;
+        for (number, fd) in (0..).zip(streams.iter().chain(&sockets)) {
+            sys::place(fd.as_fd(), number).step("place descriptor", &number.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+fn strings(items: impl IntoIterator<Item = String>) -> Done<Vec<CString>> {
+    let nul = |_| failure("use a word that contains NUL", "", libc::EINVAL);
+    items
+        .into_iter()
+        .map(|s| CString::new(s).map_err(nul))
+        .collect()
+}
+
+/// The files to try for a command name, as execvp does.
+fn candidates(name: &str, path: &str) -> Vec<String> {
+    if name.contains('/') {
+        return vec![name.to_owned()];
+    }
+    path.split(':')
+        .filter(|d| d.starts_with('/'))
+        .map(|d| format!("{}/{name}", d.trim_end_matches('/')))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_is_searched_in_order_and_only_absolute_directories_count() {
+        assert_eq!(
+            candidates("sh", "/usr/bin:/bin"),
+            ["/usr/bin/sh", "/bin/sh"]
+        );
+        assert_eq!(candidates("sh", ":.:/bin/"), ["/bin/sh"]);
+        assert_eq!(candidates("./sh", "/bin"), ["./sh"]);
+        assert!(candidates("sh", "").is_empty());
+    }
+}

@@ -1,0 +1,140 @@
+//! The descriptors of one request, by role. Each is closed when the request has been handled, in the spawner as in
+//! the child.
+
+use std::os::fd::OwnedFd;
+
+use shim::protocol::{Failure, FdRole};
+
+use crate::report::failure;
+
+/// Descriptors sorted by what they are for.
+#[derive(Debug, Default)]
+pub(crate) struct Fds {
+    pub(crate) status: Option<OwnedFd>,
+    pub(crate) exit_file: Option<OwnedFd>,
+    pub(crate) log_dir: Option<OwnedFd>,
+    pub(crate) netns: Option<OwnedFd>,
+    pub(crate) cgroup_dir: Option<OwnedFd>,
+    pub(crate) cgroup_procs: Vec<OwnedFd>,
+    pub(crate) mounts: Vec<Option<OwnedFd>>,
+    pub(crate) listen: Vec<OwnedFd>,
+    pub(crate) target: Option<OwnedFd>,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+fn wrong(what: &str) -> Failure {
+    failure("use the request's descriptors", what, libc::EINVAL)
+}
+
+/// Takes one descriptor out of its place; `what` names it where it is missing.
+pub(crate) fn need(slot: &mut Option<OwnedFd>, what: &str) -> Result<OwnedFd, Failure> {
+    slot.take().ok_or_else(|| wrong(&format!("no {what}")))
+}
+
+impl Fds {
+    /// Gives each descriptor its role; `mounts` is how many mounts the request has.
+    pub(crate) fn sort(
+        fds: Vec<OwnedFd>,
+        roles: &[FdRole],
+        mounts: usize,
+    ) -> Result<Self, Failure> {
+        if fds.len() != roles.len() {
+            return Err(wrong(&format!(
+                "{} descriptors for {} roles",
+                fds.len(),
+                roles.len()
+            )));
+        }
+        let mut sorted = Self {
+            mounts: (0..mounts).map(|_| None).collect(),
+            ..Self::default()
+        };
+        for (fd, role) in fds.into_iter().zip(roles) {
+            let slot = match role {
+                FdRole::CgroupProcs => {
+                    sorted.cgroup_procs.push(fd);
+                    continue;
+                }
+                FdRole::Listen => {
+                    sorted.listen.push(fd);
+                    continue;
+                }
+                FdRole::Status => &mut sorted.status,
+                FdRole::ExitFile => &mut sorted.exit_file,
+                FdRole::LogDir => &mut sorted.log_dir,
+                FdRole::NetNs => &mut sorted.netns,
+                FdRole::CgroupDir => &mut sorted.cgroup_dir,
+                FdRole::Target => &mut sorted.target,
+                FdRole::Stdin => &mut sorted.stdin,
+                FdRole::Stdout => &mut sorted.stdout,
+                FdRole::Stderr => &mut sorted.stderr,
+                FdRole::Mount(i) => sorted
+                    .mounts
+                    .get_mut(usize::from(*i))
+                    .ok_or_else(|| wrong(&format!("mount {i} does not exist")))?,
+            };
+            if slot.replace(fd).is_some() {
+                return Err(wrong(&format!("two for {role:?}")));
+            }
+        }
+        if let Some(i) = sorted.mounts.iter().position(Option::is_none) {
+            return Err(wrong(&format!("no Mount({i})")));
+        }
+        Ok(sorted)
+    }
+
+    /// Checks that a start has what it needs and nothing that belongs to an exec.
+    pub(crate) fn check_start(&self) -> Result<(), Failure> {
+        let needed = [
+            ("Status", &self.status),
+            ("ExitFile", &self.exit_file),
+            ("LogDir", &self.log_dir),
+            ("NetNs", &self.netns),
+        ];
+        let foreign = [
+            ("Target", &self.target),
+            ("Stdin", &self.stdin),
+            ("Stdout", &self.stdout),
+            ("Stderr", &self.stderr),
+        ];
+        check(&needed, &foreign)
+    }
+
+    /// Checks that an exec has what it needs and nothing that belongs to a start.
+    pub(crate) fn check_exec(&self) -> Result<(), Failure> {
+        let needed = [
+            ("Status", &self.status),
+            ("Target", &self.target),
+            ("Stdin", &self.stdin),
+            ("Stdout", &self.stdout),
+            ("Stderr", &self.stderr),
+        ];
+        let foreign = [
+            ("ExitFile", &self.exit_file),
+            ("LogDir", &self.log_dir),
+            ("NetNs", &self.netns),
+        ];
+        if !self.listen.is_empty() {
+            return Err(wrong("Listen in an exec"));
+        }
+        check(&needed, &foreign)
+    }
+}
+
+type Named<'a> = (&'a str, &'a Option<OwnedFd>);
+
+fn check(needed: &[Named<'_>], foreign: &[Named<'_>]) -> Result<(), Failure> {
+    for (name, fd) in needed {
+        if fd.is_none() {
+            return Err(wrong(&format!("no {name}")));
+        }
+    }
+    for (name, fd) in foreign {
+        if fd.is_some() {
+            return Err(wrong(&format!("{name} does not belong here")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! The spawner's own surroundings: a mount namespace that consists of one tiny tmpfs, so that each clone copies one
+//! mount and not the host's hundreds, with the /dev that all containers share; and what the kernel offers to mask.
+
+use std::os::fd::OwnedFd;
+
+use crate::report::{Done, Step};
+use crate::sys;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, makedev, mknodat, open, statx, symlink,
+};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
+};
+
+/// Where a container's root is attached before it becomes the root.
+pub(crate) const NEW_ROOT: &str = "/new";
+/// The shared device directory.
+pub(crate) const DEV: &str = "/dev";
+
+/// Paths of /proc that are hidden, as the OCI runtimes do.
+const PROC_MASKED: &[&str] = &[
+    "acpi",
+    "asound",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+];
+/// Paths of /proc that stay visible but cannot be written through.
+const PROC_READ_ONLY: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
+/// Paths of /sys that are hidden. Nothing is mounted below a container's own sysfs, so that its mount points
+/// (fs/cgroup, fs/bpf, kernel/debug, kernel/tracing, kernel/security) are empty by themselves.
+const SYS_MASKED: &[&str] = &["firmware", "devices/virtual/powercap", "kernel/boot_params"];
+
+/// A path to hide.
+#[derive(Debug)]
+pub(crate) struct Masked {
+    pub(crate) path: String,
+    pub(crate) directory: bool,
+}
+
+/// What is known of the host, found once.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// Below /proc, hidden.
+    pub(crate) proc_masked: Vec<Masked>,
+    /// Below /proc, read-only.
+    pub(crate) proc_read_only: Vec<Masked>,
+    /// Below /sys, hidden.
+    pub(crate) sys_masked: Vec<Masked>,
+    /// The seccomp filter.
+    pub(crate) filter: Vec<libc::sock_filter>,
+}
+
+impl Host {
+    /// Looks around; the second value is the host's /proc, for the spawner only.
+    pub(crate) fn look() -> Done<(Self, OwnedFd)> {
+        let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = open("/proc", dir, Mode::empty()).step("open", "/proc")?;
+        let host = Self {
+            proc_masked: existing("/proc", PROC_MASKED),
+            proc_read_only: existing("/proc", PROC_READ_ONLY),
+            sys_masked: existing("/sys", SYS_MASKED),
+            filter: crate::seccomp::program(),
+        };
+        Ok((host, proc))
+    }
+}
+
+fn existing(below: &str, names: &[&str]) -> Vec<Masked> {
+    let kind = |name: &&str| -> Option<Masked> {
+        let found: Statx = statx(
+            CWD,
+            format!("{below}/{name}"),
+            AtFlags::SYMLINK_NOFOLLOW,
+            StatxFlags::TYPE,
+        )
+        .ok()?;
+        match FileType::from_raw_mode(found.stx_mode.into()) {
+            FileType::Directory => Some(Masked {
+                path: (*name).to_owned(),
+                directory: true,
+            }),
+            FileType::RegularFile => Some(Masked {
+                path: (*name).to_owned(),
+                directory: false,
+            }),
+            _ => None,
+        }
+    };
+    names.iter().filter_map(kind).collect()
+}
+
+/// Leaves the host's mounts for a namespace with nothing but the shared /dev and a place for new roots.
+pub(crate) fn own_mounts() -> Done<()> {
+    sys::unshare(libc::CLONE_NEWNS).step("unshare the mount namespace", "")?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .step("make private", "/")?;
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).step("open a file system", "tmpfs")?;
+    for (key, value) in [("size", "64k"), ("nr_inodes", "64"), ("mode", "0755")] {
+        fsconfig_set_string(&fs, key, value).step("configure tmpfs", key)?;
+    }
+    fsconfig_create(&fs).step("create a file system", "tmpfs")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step("mount", "tmpfs")?;
+    // Any directory will do: the host's own view of it does not change.
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", CWD, "/proc", flags).step("attach", "the spawner's root")?;
+    rustix::process::fchdir(&mount).step("enter", "the spawner's root")?;
+    rustix::process::pivot_root(".", ".").step("pivot the root", "")?;
+    unmount(".", UnmountFlags::DETACH).step("detach", "the host's root")?;
+    rustix::process::chdir("/").step("enter", "/")?;
+    rustix::fs::mkdir(NEW_ROOT, Mode::from(0o700)).step("make", NEW_ROOT)?;
+    devices()
+}
+
+fn devices() -> Done<()> {
+    rustix::fs::mkdir(DEV, Mode::from(0o755)).step("make", DEV)?;
+    for (name, major, minor) in [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    ] {
+        let path = format!("{DEV}/{name}");
+        mknodat(
+            CWD,
+            &path,
+            FileType::CharacterDevice,
+            Mode::from(0o666),
+            makedev(major, minor),
+        )
+        .step("make the device", &path)?;
+    }
+    for (name, to) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("shm", "/run/shm"),
+    ] {
+        let path = format!("{DEV}/{name}");
+        symlink(to, &path).step("make the link", &path)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! User namespaces: the container's own, and the one that shows a mount only to the site's own ids.
+//!
+//! A user namespace comes from a helper process that lives only until its namespace has been opened. It is kept as
+//! a descriptor for the next start of the same site, since nothing in it changes.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::process::{Signal, pidfd_send_signal};
+use shim::protocol::Ids;
+
+use crate::clone::{Side, clone3};
+use crate::report::{Done, Step};
+use crate::sys;
+
+/// How many sites' namespaces are kept; each costs two descriptors and a few kB of kernel memory.
+const KEPT: usize = 64;
+
+/// The two user namespaces of a site.
+#[derive(Debug)]
+pub(crate) struct UserNamespaces {
+    /// What its processes live in.
+    pub(crate) container: OwnedFd,
+    /// Maps the site's on-disk uid and gid to the site's host ids, and nothing else.
+    pub(crate) site: OwnedFd,
+}
+
+/// Recently used namespaces, the latest last.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    /// The host's /proc.
+    proc: OwnedFd,
+    kept: Vec<(Ids, Rc<UserNamespaces>)>,
+}
+
+impl Cache {
+    /// `proc` is the host's /proc.
+    pub(crate) fn new(proc: OwnedFd) -> Self {
+        Self {
+            proc,
+            kept: Vec::with_capacity(KEPT),
+        }
+    }
+
+    /// The namespaces for `ids`, made if they are not there.
+    pub(crate) fn get(&mut self, ids: Ids) -> Done<Rc<UserNamespaces>> {
+        let found = match self.kept.iter().position(|(i, _)| *i == ids) {
+            Some(at) => self.kept.remove(at).1,
+            None => Rc::new(self.make(ids)?),
+        };
+        if self.kept.len() == KEPT {
+            self.kept.remove(0);
+        }
+        self.kept.push((ids, Rc::clone(&found)));
+        Ok(found)
+    }
+
+    fn make(&self, ids: Ids) -> Done<UserNamespaces> {
+        let container =
+            self.user_namespace(&Ids::map(ids.base, ids.uid), &Ids::map(ids.base, ids.gid))?;
+        let single = |inside: u32, host: u32| format!("{inside} {host} 1\n");
+        let site = self.user_namespace(
+            &single(ids.uid, ids.host_uid()),
+            &single(ids.gid, ids.host_gid()),
+        )?;
+        Ok(UserNamespaces { container, site })
+    }
+
+    fn user_namespace(&self, uid_map: &str, gid_map: &str) -> Done<OwnedFd> {
+        match clone3(libc::CLONE_NEWUSER as u64, None).step("make a user namespace", "")? {
+            Side::Child => wait_to_be_killed(),
+            Side::Parent { pid, pidfd } => {
+                let made = self.map_and_open(pid, uid_map, gid_map);
+                // Ignored SIGCHLD means that nobody has to wait for it.
+                pidfd_send_signal(&pidfd, Signal::KILL).step("end a helper process", "")?;
+                made
+            }
+        }
+    }
+
+    fn map_and_open(&self, pid: i32, uid_map: &str, gid_map: &str) -> Done<OwnedFd> {
+        let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let process = openat(&self.proc, pid.to_string(), dir, Mode::empty())
+            .step("open /proc of", "a helper")?;
+        for (name, text) in [("uid_map", uid_map), ("gid_map", gid_map)] {
+            let file = openat(
+                &process,
+                name,
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .step("open", name)?;
+            rustix::io::write(&file, text.as_bytes()).step("map the ids", text.trim_end())?;
+        }
+        openat(
+            &process,
+            "ns/user",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .step("open", "ns/user")
+    }
+}
+
+fn wait_to_be_killed() -> ! {
+    // Not to outlive a spawner that dies between clone and kill.
+    if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+        sys::exit_now(1);
+    }
+    loop {
+        let _interrupted = rustix::event::poll(&mut [], None);
+    }
+}

@@ -1,0 +1,157 @@
+//! Pid 1 of a container: the order of its set-up, and what it becomes afterwards.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, open};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
+use shim::protocol::{ExitRecord, ExitStatus, Report, Start};
+
+use crate::clone::fork;
+use crate::command::Command;
+use crate::fds::{Fds, need};
+use crate::host::Host;
+use crate::idmap::UserNamespaces;
+use crate::logs::Logs;
+use crate::reap::{self, FORWARDED};
+use crate::report::{Done, Step, send_report};
+use crate::{confine, root, sys, timestamp};
+
+/// What init needs for the rest of the container's life.
+struct Running {
+    command: Pid,
+    signals: OwnedFd,
+    exit_file: OwnedFd,
+    logs: Logs,
+}
+
+/// Sets the container up, starts the command, and stays as its init.
+pub(crate) fn run(start: &Start, mut fds: Fds, users: &UserNamespaces, host: &Host) -> ! {
+    let running = need(&mut fds.status, "Status").and_then(|status| {
+        let running = set_up(start, &mut fds, users, host, &status);
+        if let Err(f) = &running {
+            send_report(&status, &Report::Failed(f.clone()));
+        }
+        running
+    });
+    // What is still in here was copied from the spawner or is closed by number below.
+    std::mem::forget(fds);
+    let Ok(mut running) = running else {
+        sys::exit_now(126)
+    };
+    let status = match settle(&running, host) {
+        Ok(()) => reap::watch(&running.signals, running.command, Some(&mut running.logs)),
+        Err(f) => {
+            running.logs.note(&format!(
+                "fastcontainer: init cannot {}",
+                crate::report::describe(&f)
+            ));
+            ExitStatus::Code(126)
+        }
+    };
+    // Everything else in this pid namespace. The kernel does the same when init ends; this way its last words are
+    // still read.
+    let _nobody_left = sys::kill(-1, libc::SIGKILL);
+    running.logs.finish();
+    let record = format!(
+        "{}\n",
+        ExitRecord {
+            status,
+            at: timestamp::now().0
+        }
+    );
+    let _full_disk = rustix::io::write(&running.exit_file, record.as_bytes());
+    sys::exit_now(reap::exit_code(status))
+}
+
+fn set_up(
+    start: &Start,
+    fds: &mut Fds,
+    users: &UserNamespaces,
+    host: &Host,
+    status: &OwnedFd,
+) -> Done<Running> {
+    sys::set_signal(libc::SIGCHLD, false);
+    sys::block_only(FORWARDED);
+    let signals = sys::signalfd(FORWARDED).step("make a signal descriptor", "")?;
+    join_cgroups(&fds.cgroup_procs)?;
+    let netns = need(&mut fds.netns, "NetNs")?;
+    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
+        .step("enter", "the network namespace")?;
+    rustix::process::setsid().step("make a session", "")?;
+    name_process(&start.vhost)?;
+    root::build(start, fds, users, host)?;
+    rustix::system::sethostname(start.hostname.as_bytes())
+        .step("set the host name", &start.hostname)?;
+    // Only now, so that the namespace's root is the cgroup that was joined.
+    sys::unshare(libc::CLONE_NEWCGROUP).step("unshare the cgroup namespace", "")?;
+    confine::raise_hard_limits(&start.rlimits)?;
+    let (out, out_end) = output_pipe(start)?;
+    let (err, err_end) = output_pipe(start)?;
+    confine::enter_user_namespace(&users.container)?;
+    // A change of ids would have set it to the host's suid_dumpable.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become untraceable", "")?;
+    let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .step("open", "/dev/null")?;
+    let command = Command {
+        ids: start.ids,
+        words: &start.command,
+        env: &start.env,
+        workdir: &start.workdir,
+        rlimits: &start.rlimits,
+        stdio: [null.as_fd(), out_end.as_fd(), err_end.as_fd()],
+        listen: &fds.listen,
+        terminal: false,
+        bound_to_parent: false,
+        filter: &host.filter,
+    };
+    let Some(pid) = fork().step("fork", "")? else {
+        command.run(status.as_fd())
+    };
+    let log_dir = need(&mut fds.log_dir, "LogDir")?;
+    Ok(Running {
+        command: pid,
+        signals,
+        exit_file: need(&mut fds.exit_file, "ExitFile")?,
+        logs: Logs::new(log_dir, &start.vhost, start.log, out, err),
+    })
+}
+
+/// Gives up everything that waiting, logging and signalling do not need.
+fn settle(running: &Running, host: &Host) -> Done<()> {
+    let mut keep = vec![running.signals.as_fd(), running.exit_file.as_fd()];
+    keep.extend(running.logs.descriptors());
+    sys::close_all_but(&keep).step("close the descriptors", "")?;
+    // To signal the command, which has another uid.
+    confine::keep_capabilities(CapabilitySet::KILL)?;
+    confine::filter(&host.filter)
+}
+
+/// Joins the cgroups of v1 hierarchies.
+pub(crate) fn join_cgroups(procs: &[OwnedFd]) -> Done<()> {
+    for fd in procs {
+        rustix::io::write(fd, b"0").step("join", "a cgroup")?;
+    }
+    Ok(())
+}
+
+/// A pipe whose write end the command gets. It belongs to the site's user, so that programs that open /dev/stderr
+/// once more can; the read end never blocks.
+fn output_pipe(start: &Start) -> Done<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).step("make", "a pipe")?;
+    let (uid, gid) = (
+        Uid::from_raw(start.ids.host_uid()),
+        Gid::from_raw(start.ids.host_gid()),
+    );
+    fchown(&write, Some(uid), Some(gid)).step("change the owner of", "a pipe")?;
+    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK).step("make non-blocking", "a pipe")?;
+    Ok((read, write))
+}
+
+/// Shows the vhost in the host's process list.
+fn name_process(vhost: &str) -> Done<()> {
+    let name = format!("fc:{vhost}");
+    let name = std::ffi::CString::new(name).unwrap_or_default();
+    rustix::thread::set_name(&name).step("set the process name", "")
+}

@@ -1,0 +1,106 @@
+//! Waiting: children are reaped, signals go on to the command, output goes to the logs.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use shim::protocol::ExitStatus;
+
+use crate::logs::{Logs, Stream};
+use crate::sys;
+
+/// The signals that are read rather than delivered: all but SIGCHLD are passed on.
+pub(crate) const FORWARDED: &[i32] = &[
+    libc::SIGCHLD,
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGWINCH,
+    libc::SIGCONT,
+    libc::SIGTSTP,
+    libc::SIGPWR,
+];
+
+/// Waits until `command` has ended and returns how.
+pub(crate) fn watch(signals: &OwnedFd, command: Pid, mut logs: Option<&mut Logs>) -> ExitStatus {
+    loop {
+        let (ready_signal, ready) = wait_for_any(signals, logs.as_deref());
+        if let Some(logs) = logs.as_deref_mut() {
+            for stream in ready {
+                logs.read(stream);
+            }
+            logs.tick();
+        }
+        if !ready_signal {
+            continue;
+        }
+        let mut child = false;
+        while let Some(signal) = sys::next_signal(signals.as_fd()) {
+            if signal == libc::SIGCHLD {
+                child = true;
+            } else {
+                // It may have ended this very moment.
+                let _ended = sys::kill(command.as_raw_nonzero().get(), signal);
+            }
+        }
+        if child && let Some(status) = reap(command) {
+            return status;
+        }
+    }
+}
+
+fn wait_for_any(signals: &OwnedFd, logs: Option<&Logs>) -> (bool, Vec<Stream>) {
+    let streams: Vec<(Stream, _)> = logs.map(|l| l.open_streams().collect()).unwrap_or_default();
+    let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(signals, PollFlags::IN)];
+    fds.extend(
+        streams
+            .iter()
+            .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)),
+    );
+    let timeout = logs.and_then(Logs::timeout);
+    if poll(&mut fds, timeout.as_ref()).is_err() {
+        return (false, Vec::new());
+    }
+    let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+    let signalled = fds.first().is_some_and(ready);
+    let readable = fds
+        .iter()
+        .skip(1)
+        .zip(&streams)
+        .filter(|(fd, _)| ready(fd))
+        .map(|(_, (s, _))| *s)
+        .collect();
+    (signalled, readable)
+}
+
+/// Collects every child that has ended; the command's status if it was among them.
+fn reap(command: Pid) -> Option<ExitStatus> {
+    let mut found = None;
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == command => found = exit_status(status),
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) | Err(_) => return found,
+        }
+    }
+}
+
+fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
+    status
+        .exit_status()
+        .map(ExitStatus::Code)
+        .or_else(|| status.terminating_signal().map(ExitStatus::Signal))
+}
+
+/// The exit code that shows `status`, as shells do.
+pub(crate) fn exit_code(status: ExitStatus) -> i32 {
+    match status {
+        ExitStatus::Code(n) => n,
+        ExitStatus::Signal(n) => 128 + n,
+    }
+}

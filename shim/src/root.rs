@@ -1,0 +1,153 @@
+//! The container's file system tree, built from nothing before any code of the tenant runs.
+//!
+//! The root is a small tmpfs of the container. Below it lie the detached mounts of the request, the container's own
+//! /proc, the shared /dev, and the writable directories, each a bind of a part of the tmpfs, since the root itself
+//! becomes read-only. All namespaces but the user namespace belong to the host's user namespace, so that not even a
+//! process with all capabilities of the container's user namespace could change any of these mounts.
+//!
+//! Things that are shown somewhere inside a mounted template lie in the tmpfs below `dev`, where the shared /dev
+//! hides them in the end.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chownat, mkdirat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+use shim::protocol::{Ids, Start};
+
+use crate::fds::Fds;
+use crate::files::{self, Layout};
+use crate::host::{Host, NEW_ROOT};
+use crate::idmap::UserNamespaces;
+use crate::report::{Done, Step};
+use crate::{mounts, procfs};
+
+/// A root under construction.
+pub(crate) struct Root {
+    /// The root directory of the tmpfs.
+    pub(crate) fd: OwnedFd,
+    /// Whom its files belong to.
+    pub(crate) ids: Ids,
+}
+
+/// Builds the tree and makes it this process's root.
+pub(crate) fn build(start: &Start, fds: &mut Fds, users: &UserNamespaces, host: &Host) -> Done<()> {
+    let root = Root {
+        fd: tmpfs(start)?,
+        ids: start.ids,
+    };
+    let layout = Layout::new(start);
+    for own in ["proc", "dev"] {
+        root.directories(own)?;
+    }
+    files::mount_point(&root, procfs::EMPTY_DIRECTORY, true)?;
+    files::mount_point(&root, procfs::EMPTY_FILE, false)?;
+    for m in &start.mounts {
+        if !layout.is_covered(&m.target) {
+            files::mount_point(&root, &m.target, m.directory)?;
+        }
+    }
+    files::writable(&root, &layout)?;
+    files::generated(&root, &layout, start)?;
+    for (name, to) in &start.symlinks {
+        if let Some((parent, _)) = name.rsplit_once('/') {
+            root.directories(parent)?;
+        }
+        symlinkat(to, &root.fd, name).step("make the link", name)?;
+    }
+    // Binds made before the root turns read-only are writable, those made after it are not.
+    let writable = files::bind_writable(&root, &layout)?;
+    mounts::set_read_only(root.fd.as_fd()).step("make read-only", "/")?;
+    let (covered, own): (Vec<_>, Vec<_>) = writable.into_iter().partition(|w| w.covered);
+    for w in &own {
+        mounts::attach(&root, w.mount.as_fd(), &w.path)?;
+    }
+    for (m, fd) in start.mounts.iter().zip(&fds.mounts) {
+        let fd = fd
+            .as_ref()
+            .ok_or(Errno::BADF)
+            .step("use the mount", &m.target)?;
+        mounts::prepare(fd.as_fd(), m, users)?;
+        mounts::attach(&root, fd.as_fd(), &m.target)?;
+    }
+    for w in &covered {
+        mounts::attach(&root, w.mount.as_fd(), &w.path)?;
+    }
+    files::bind_generated(&root, &layout, start)?;
+    procfs::mount_proc(&root, host)?;
+    if start.mounts.iter().any(|m| m.target == "sys") {
+        procfs::mask_sys(&root, host)?;
+    }
+    mounts::attach_dev(&root)?;
+    fds.mounts.clear();
+    pivot(&root)
+}
+
+fn tmpfs(start: &Start) -> Done<OwnedFd> {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).step("open a file system", "tmpfs")?;
+    let owner = start.ids.base.to_string();
+    for (key, value) in [
+        ("size", start.tmpfs_bytes.to_string().as_str()),
+        ("nr_inodes", start.tmpfs_inodes.to_string().as_str()),
+        ("mode", "0755"),
+        ("uid", &owner),
+        ("gid", &owner),
+    ] {
+        fsconfig_set_string(&fs, key, value).step("configure tmpfs", key)?;
+    }
+    fsconfig_create(&fs).step("create a file system", "tmpfs")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step("mount", "tmpfs")?;
+    move_mount(
+        &mount,
+        "",
+        CWD,
+        NEW_ROOT,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .step("attach", "the root")?;
+    Ok(mount)
+}
+
+fn pivot(root: &Root) -> Done<()> {
+    rustix::process::fchdir(&root.fd).step("enter", "the new root")?;
+    rustix::process::pivot_root(".", ".").step("pivot the root", "")?;
+    unmount(".", UnmountFlags::DETACH).step("detach", "the old root")?;
+    rustix::process::chdir("/").step("enter", "/")
+}
+
+impl Root {
+    /// Makes every directory of `path` that is missing, owned by the container's uid 0. Only for paths that lie in
+    /// the tmpfs: nothing there is a symbolic link yet.
+    pub(crate) fn directories(&self, path: &str) -> Done<()> {
+        let ends = path.match_indices('/').map(|(i, _)| i).chain([path.len()]);
+        for end in ends {
+            self.directory(&path[..end], 0o755, self.ids.base, self.ids.base)?;
+        }
+        Ok(())
+    }
+
+    /// Makes one directory if it is missing; true if it was.
+    pub(crate) fn directory(&self, path: &str, mode: u32, uid: u32, gid: u32) -> Done<bool> {
+        match mkdirat(&self.fd, path, Mode::from_raw_mode(mode)) {
+            Ok(()) => self.own(path, uid, gid).map(|()| true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(e) => Err(e).step("make the directory", path),
+        }
+    }
+
+    /// Gives a new file of the tmpfs to host ids.
+    pub(crate) fn own(&self, path: &str, uid: u32, gid: u32) -> Done<()> {
+        chownat(
+            &self.fd,
+            path,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .step("change the owner of", path)
+    }
+}

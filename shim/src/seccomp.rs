@@ -1,0 +1,146 @@
+//! The system-call filter: a table of verdicts, compiled once into classic BPF as a binary search over ranges of
+//! equal verdicts, so that a call costs about eight comparisons and installing the filter a few dozen microseconds.
+
+use crate::seccomp_table::{self as table, Verdict};
+
+const ARCH: u32 = if cfg!(target_arch = "aarch64") {
+    0xC000_00B7
+} else {
+    0xC000_003E
+};
+const ALLOW: u32 = 0x7fff_0000;
+const ERRNO: u32 = 0x0005_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+
+// Offsets in struct seccomp_data; arguments are 64 bits wide, the low half comes first on both architectures.
+const NR: u32 = 0;
+const DATA_ARCH: u32 = 4;
+const fn low(argument: u32) -> u32 {
+    16 + argument * 8
+}
+
+const LOAD: u16 = 0x20;
+const JUMP: u16 = 0x05;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
+const JUMP_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+type Code = Vec<libc::sock_filter>;
+
+fn op(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+fn ret(value: u32) -> libc::sock_filter {
+    op(RETURN, value, 0, 0)
+}
+
+fn errno(number: i32) -> u32 {
+    ERRNO | (number.unsigned_abs() & 0xffff)
+}
+
+/// The whole filter.
+pub(crate) fn program() -> Code {
+    let mut code = vec![
+        op(LOAD, DATA_ARCH, 0, 0),
+        op(JUMP_EQUAL, ARCH, 1, 0),
+        // Another instruction set of the same processor (i386): its numbers mean other calls.
+        ret(KILL_PROCESS),
+        op(LOAD, NR, 0, 0),
+    ];
+    code.extend(search(&ranges()));
+    code
+}
+
+/// First number of each run of equal verdicts, ascending; the last run goes on for ever, and so covers the numbers
+/// of x32, which have bit 30 set.
+fn ranges() -> Vec<(u32, Verdict)> {
+    let mut runs: Vec<(u32, Verdict)> = Vec::new();
+    for nr in 0..=table::LAST_KNOWN + 1 {
+        let verdict = table::verdict(nr);
+        if runs.last().is_none_or(|(_, v)| *v != verdict) {
+            runs.push((nr, verdict));
+        }
+    }
+    runs
+}
+
+fn search(runs: &[(u32, Verdict)]) -> Code {
+    match runs {
+        [] => vec![ret(errno(libc::ENOSYS))],
+        [(_, verdict)] => leaf(*verdict),
+        _ => {
+            let (left, right) = runs.split_at(runs.len() / 2);
+            let pivot = right.first().map_or(0, |r| r.0);
+            let (left, right) = (search(left), search(right));
+            let mut code = match u8::try_from(right.len()) {
+                Ok(short) => vec![op(JUMP_GREATER_OR_EQUAL, pivot, 0, short)],
+                // Conditional jumps reach 255 instructions only.
+                Err(_) => {
+                    let far = u32::try_from(right.len()).unwrap_or(u32::MAX);
+                    vec![op(JUMP_GREATER_OR_EQUAL, pivot, 1, 0), op(JUMP, far, 0, 0)]
+                }
+            };
+            code.extend(right);
+            code.extend(left);
+            code
+        }
+    }
+}
+
+/// Allowed if argument `n` is one of `values`, else `otherwise`.
+fn one_of(n: u32, values: &[u32], otherwise: u32) -> Code {
+    let mut code = vec![op(LOAD, low(n), 0, 0)];
+    let count = u8::try_from(values.len()).unwrap_or(u8::MAX);
+    for (left, value) in (0..count).rev().zip(values) {
+        // On a match over the remaining comparisons and the refusal.
+        code.push(op(JUMP_EQUAL, *value, left + 1, 0));
+    }
+    code.extend([ret(otherwise), ret(ALLOW)]);
+    code
+}
+
+fn leaf(verdict: Verdict) -> Code {
+    match verdict {
+        Verdict::Allow => vec![ret(ALLOW)],
+        Verdict::Deny => vec![ret(errno(libc::EPERM))],
+        Verdict::Unknown => vec![ret(errno(libc::ENOSYS))],
+        Verdict::Clone => vec![
+            op(LOAD, low(0), 0, 0),
+            op(JUMP_ANY_BIT, table::NEW_NAMESPACES, 0, 1),
+            ret(errno(libc::EPERM)),
+            ret(ALLOW),
+        ],
+        Verdict::Ioctl => vec![
+            op(LOAD, low(1), 0, 0),
+            op(JUMP_EQUAL, table::TIOCSTI, 1, 0),
+            op(JUMP_EQUAL, table::TIOCLINUX, 0, 1),
+            ret(errno(libc::EPERM)),
+            ret(ALLOW),
+        ],
+        Verdict::Personality => one_of(0, table::PERSONALITIES, errno(libc::EPERM)),
+        Verdict::Socket => {
+            // Families first: unix as it is, inet with its usual protocols, netlink only for routes.
+            let inet = one_of(2, table::INET_PROTOCOLS, errno(libc::EPROTONOSUPPORT));
+            let netlink = one_of(2, &[table::NETLINK_ROUTE], errno(libc::EPROTONOSUPPORT));
+            let to_netlink = u8::try_from(2 + inet.len()).unwrap_or(u8::MAX);
+            let mut code = vec![
+                op(LOAD, low(0), 0, 0),
+                op(JUMP_EQUAL, libc::AF_UNIX as u32, 4, 0),
+                op(JUMP_EQUAL, libc::AF_INET as u32, 4, 0),
+                op(JUMP_EQUAL, libc::AF_INET6 as u32, 3, 0),
+                op(JUMP_EQUAL, libc::AF_NETLINK as u32, to_netlink, 0),
+                ret(errno(libc::EAFNOSUPPORT)),
+                ret(ALLOW),
+            ];
+            code.extend(inet);
+            code.extend(netlink);
+            code
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "seccomp_tests.rs"]
+mod tests;
