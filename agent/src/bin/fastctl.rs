@@ -1,1 +1,4 @@
-fn main(){}
+//! fastctl, the command line of the agent.
+fn main() -> std::process::ExitCode {
+    agent::cli::main()
+}

@@ -1,0 +1,272 @@
+//! The one definition of fastctl's command line: help, completions and man pages are made from it.
+use std::path::PathBuf;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+
+use super::set::{self, Assignment};
+use super::signals;
+
+/// Where the agent listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/fastcontainer/agent.sock";
+
+/// States of a vhost, as the API names them.
+const STATES: [&str; 9] = [
+    "running",
+    "frozen",
+    "reclaimed",
+    "starting",
+    "stopping",
+    "stopped",
+    "down",
+    "failed",
+    "stuck",
+];
+
+const AFTER: &str = "\
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 no such vhost, 4 agent unreachable; exec exits with the command's own status.
+
+Who may do what is decided by the user that connects: root and group fastcontainer everything, the owner of a site only that \
+site. Colour is used on a terminal only; NO_COLOR switches it off.";
+
+/// Control the containers of this host's web sites.
+#[derive(Debug, Parser)]
+#[command(name = "fastctl", version, after_long_help = AFTER, max_term_width = 100)]
+pub struct Args {
+    /// Socket of the agent
+    #[arg(long, global = true, value_name = "PATH", env = "FASTCONTAINER_SOCKET", default_value = DEFAULT_SOCKET,
+          value_hint = ValueHint::FilePath)]
+    pub socket: PathBuf,
+    /// Print the API's JSON, unchanged
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// One verb, one API call (or few).
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List vhosts with state and use
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only vhosts of this owner
+        #[arg(long, value_name = "OWNER")]
+        owner: Option<String>,
+        /// Only vhosts in this state
+        #[arg(long, value_name = "STATE", value_parser = STATES)]
+        state: Option<String>,
+    },
+    /// Show one vhost, or the host
+    Status {
+        /// The vhost; without it, the host is shown
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        vhost: Option<String>,
+    },
+    /// Make a vhost ready (start it if needed) and print where to connect
+    Dispatch(OneVhost),
+    /// Create or change vhosts from definition files
+    ///
+    /// Every file is read and checked, by the agent too, before the first is applied. Prints what differs per definition. A
+    /// file is TOML or JSON; "-" is the standard input. The JSON of "get --json" is accepted as well.
+    Apply {
+        /// Check and show what would change, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Definition files
+        #[arg(short = 'f', long = "file", value_name = "FILE", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+    },
+    /// Remove a vhost: end its container and forget its definition
+    #[command(visible_alias = "remove")]
+    Rm(OneVhost),
+    /// Change limits, also of a running container (same PID)
+    ///
+    /// Keys are those of a definition's [limits]: cpu, cpu_weight, cpu_burst, memory, memory_high, memory_min, swap, pids,
+    /// io.read, io.write, io.read_iops, io.write_iops, io.weight, egress, ingress, disk. An empty value or "none" lifts a
+    /// limit. Prints what is in force afterwards, as read back from the kernel.
+    Set {
+        /// The vhost
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        vhost: String,
+        /// Limits, such as cpu=20% memory=256M io.write=2MB/s
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = set::parse)]
+        limits: Vec<Assignment>,
+        /// Check and show what would change, change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the definition of a vhost as TOML
+    Get(OneVhost),
+    /// Start now
+    #[command(visible_alias = "once")]
+    Start(Vhosts),
+    /// End the container; the next request starts it again
+    Stop(Vhosts),
+    /// Lift "down" without starting: the next request starts it
+    Up(Vhosts),
+    /// End the container and keep it down, whatever is requested
+    Down(Vhosts),
+    /// End the container and start it again
+    Restart(Vhosts),
+    /// Suspend all processes
+    #[command(visible_alias = "pause")]
+    Freeze(Vhosts),
+    /// Continue after freeze
+    #[command(visible_alias = "continue")]
+    Thaw(Vhosts),
+    /// Send a signal to the site's process
+    Signal {
+        /// The vhost
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        vhost: String,
+        /// hup, alarm, int, term, kill, usr1, usr2, quit, stop, cont, winch; with or without SIG, or the number
+        #[arg(value_parser = signals::canonical)]
+        signal: String,
+    },
+    /// Print what the site wrote to its standard output and error
+    Logs {
+        /// Go on printing what comes
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines to begin with
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+        lines: u64,
+        /// The vhost
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        vhost: String,
+    },
+    /// Run a command inside the running container, as the site's user
+    Exec {
+        /// Use a terminal (default: if standard input and output are one)
+        #[arg(short = 't', long = "terminal", conflicts_with = "no_terminal")]
+        terminal: bool,
+        /// Use no terminal
+        #[arg(short = 'T', long = "no-terminal")]
+        no_terminal: bool,
+        /// The vhost
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        vhost: String,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+        command: Vec<String>,
+    },
+    /// Print state changes, limit changes, out-of-memory kills, with time and cause
+    Events {
+        /// Go on printing what happens
+        #[arg(short, long)]
+        follow: bool,
+        /// Only of this vhost
+        #[arg(long, value_name = "VHOST")]
+        vhost: Option<String>,
+    },
+    /// Check what this kernel and its mounts offer, and say what to do about what is missing
+    Doctor,
+    /// Print the completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+/// A verb's only argument.
+#[derive(Debug, clap::Args)]
+pub struct OneVhost {
+    /// The vhost
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub vhost: String,
+}
+
+/// Arguments of a verb that takes several vhosts.
+#[derive(Debug, clap::Args)]
+pub struct Vhosts {
+    /// The vhosts
+    #[arg(required = true, value_name = "VHOST", value_parser = NonEmptyStringValueParser::new())]
+    pub vhosts: Vec<String>,
+}
+
+/// Shells with completions.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Shell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn aliases_mean_their_verbs() {
+        let verb = |words: &[&str]| Args::try_parse_from(words).unwrap().verb;
+        assert!(matches!(verb(&["fastctl", "once", "a"]), Verb::Start(_)));
+        assert!(matches!(verb(&["fastctl", "pause", "a"]), Verb::Freeze(_)));
+        assert!(matches!(
+            verb(&["fastctl", "continue", "a", "b"]),
+            Verb::Thaw(v) if v.vhosts == ["a", "b"]
+        ));
+        assert!(matches!(verb(&["fastctl", "remove", "a"]), Verb::Rm(_)));
+    }
+
+    #[test]
+    fn the_command_of_exec_keeps_its_own_options() {
+        let args =
+            Args::try_parse_from(["fastctl", "exec", "a", "--", "ls", "--json", "-t"]).unwrap();
+        assert!(!args.json);
+        assert!(matches!(
+            args.verb,
+            Verb::Exec { terminal: false, command, .. } if command == ["ls", "--json", "-t"]
+        ));
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for words in [
+            &["fastctl"][..],
+            &["fastctl", "nonsense"],
+            &["fastctl", "set", "a"],
+            &["fastctl", "set", "a", "cpu"],
+            &["fastctl", "dispatch", ""],
+            &["fastctl", "start"],
+            &["fastctl", "exec", "a", "ls"],
+            &["fastctl", "exec", "a", "--"],
+            &["fastctl", "exec", "-t", "-T", "a", "--", "ls"],
+            &["fastctl", "signal", "a", "nonsense"],
+            &["fastctl", "list", "--state", "asleep"],
+        ] {
+            let error = Args::try_parse_from(words).unwrap_err();
+            assert!(error.use_stderr(), "{words:?}");
+            assert_eq!(error.exit_code(), 2, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn files_can_be_many() {
+        let args =
+            Args::try_parse_from(["fastctl", "apply", "-f", "a", "b", "-f", "-", "--dry-run"]);
+        assert!(matches!(
+            args.unwrap().verb,
+            Verb::Apply { dry_run: true, files } if files.len() == 3
+        ));
+    }
+}
