@@ -1,1 +1,12 @@
 //! What the operator writes: agent.toml, definitions, units.
+//!
+//! Parsing is strict (an unknown key is an error that names the nearest valid one) and bounded; what has been parsed
+//! is checked by `validate` before anything acts on it.
+
+pub mod definition;
+pub mod host;
+pub mod problem;
+pub mod units;
+
+pub use definition::{Definition, Limits, Rules};
+pub use problem::Problem;
