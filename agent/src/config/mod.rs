@@ -6,6 +6,7 @@
 pub mod definition;
 pub mod host;
 pub mod problem;
+pub mod store;
 pub mod units;
 
 pub use definition::{Definition, Limits, Rules};

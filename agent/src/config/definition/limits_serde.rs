@@ -4,7 +4,8 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Vi
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::fmt;
 
-use super::limits::{LimitKey, LimitPatch, Limits};
+use super::limit_key::LimitKey;
+use super::limits::{LimitPatch, Limits};
 use crate::config::units::MAX;
 
 /// The keys at the top of the table, and those of the table `io`, for errors.

@@ -1,6 +1,8 @@
 //! The definition of a vhost, as it stands in `vhosts.d` and travels over the API.
 
+mod limit_key;
 mod limits;
+mod limits_check;
 mod limits_serde;
 mod packed;
 #[cfg(test)]
@@ -15,7 +17,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::host;
 use super::problem::Problem;
 use super::units::Span;
-pub use limits::{LimitChange, LimitKey, LimitPatch, Limits};
+pub use limit_key::LimitKey;
+pub use limits::{LimitChange, LimitPatch, Limits};
 pub use packed::{Env, Words};
 pub(crate) use text::serde_text;
 pub use text::{Destination, Listen, Protocol, Signal, User};

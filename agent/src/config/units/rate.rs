@@ -54,9 +54,7 @@ fn parse<U: Unit>(text: &str) -> Result<u64, UnitError> {
         (prefix, true)
     } else if let Some(prefix) = base.strip_suffix('B') {
         (prefix, false)
-    } else if base.to_ascii_lowercase().ends_with("bps")
-        || base.ends_with(['b', 'k', 'K', 'm', 'M', 'g', 'G'])
-    {
+    } else if is_ambiguous(base) {
         return Err(U::error(text, "bits or bytes? the unit does not say"));
     } else {
         return Err(number::unknown::<U>(text, unit));
@@ -80,6 +78,16 @@ fn parse<U: Unit>(text: &str) -> Result<u64, UnitError> {
         1..=MOST => Ok(value),
         _ => Err(U::error(text, "it is too large")),
     }
+}
+
+/// `M`, `Mb`, `mbps` and the like: people mean bits or bytes by them.
+fn is_ambiguous(unit: &str) -> bool {
+    let unit = unit.to_ascii_lowercase();
+    let rest = unit
+        .strip_suffix("bps")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(&unit);
+    matches!(rest, "" | "k" | "m" | "g" | "t" | "ki" | "mi" | "gi" | "ti")
 }
 
 /// Prints `value` with the largest decimal prefix that loses nothing.
