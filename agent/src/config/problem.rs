@@ -5,7 +5,7 @@ use std::fmt;
 use super::units::shorten;
 
 /// One thing that is wrong: the file and place if known, the key, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Problem {
     /// The file, as its name in its directory or its path.
     pub file: Option<Box<str>>,

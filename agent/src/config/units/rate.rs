@@ -22,6 +22,17 @@ impl Rate {
     /// No limit.
     pub const MAX: Rate = Rate(MAX);
 
+    /// So many bytes per second, at least one and at most what is accepted.
+    pub const fn per_second(bytes: u64) -> Rate {
+        Rate(if bytes == 0 {
+            1
+        } else if bytes > MOST {
+            MOST
+        } else {
+            bytes
+        })
+    }
+
     /// Bytes per second, or nothing for `max`.
     pub fn finite(self) -> Option<u64> {
         (self.0 != MAX).then_some(self.0)
