@@ -1,0 +1,275 @@
+//! `agent.toml`: the agent's own configuration. Every key has a default, so the file may be empty or absent.
+
+mod load;
+mod net;
+mod people;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::definition::Limits;
+use super::pattern::{HostPattern, PathPattern};
+use super::units::{Bytes, Rate, Span};
+pub use load::{DEFAULT_CONFIG, Overrides};
+pub use net::Subnet;
+pub use people::Principal;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentConfig {
+    /// The directory of the file, to which the definitions of patterns are relative.
+    #[serde(skip)]
+    pub(super) directory: PathBuf,
+    /// The agent's socket; `agent.sock` in `run_dir` if not set.
+    pub socket: Option<PathBuf>,
+    /// The socket's permissions, in octal: `0666`. What a caller may do is decided by who it is, not by these.
+    pub socket_mode: SocketMode,
+    /// Runtime state, gone after a boot: `/run/fastcontainer`.
+    pub run_dir: PathBuf,
+    /// Lasting state (what the operator wants, overrides, logs): `/var/lib/fastcontainer`.
+    pub state_dir: PathBuf,
+    /// The definitions: `/etc/fastcontainer/vhosts.d`.
+    pub vhosts_dir: PathBuf,
+    /// The cgroup above all owners, below the cgroup mount; if not set, the unit's delegated one, else `fastcontainer`.
+    pub cgroup_parent: Option<PathBuf>,
+    /// The program that sets containers up; if not set, it is sought beside the agent, then in `/usr/libexec`.
+    pub shim: Option<PathBuf>,
+    /// No site runs with a lesser uid: 1000.
+    pub min_uid: u32,
+    /// No site runs with a lesser gid: 1000.
+    pub min_gid: u32,
+    /// The first id of the containers' uid and gid ranges of 65,536 each: 0x20000000.
+    pub uid_base: u32,
+    /// The containers' addresses: `10.88.0.0/16`.
+    pub subnet: Subnet,
+    /// The nftables table (family inet) with all of the agent's rules: `fastcontainer`.
+    pub nft_table: String,
+    /// What the host's ends of containers' links are called, before their number: `fc`.
+    pub interface_prefix: String,
+    /// Who may dispatch, by name or uid: `www-data` and `fastcontainer-proxy`. Names that do not exist are passed over.
+    pub dispatch_users: Vec<Principal>,
+    /// The group that may do everything: `fastcontainer`.
+    pub operator_group: Principal,
+    /// The group of the web server in front, which may reach sites' Unix sockets: `www-data`.
+    pub front_group: Principal,
+    /// How it is found out whether a site listens: `sock_diag`.
+    pub listen_check: ListenCheck,
+    /// Limits of every site for what its definition leaves out; none.
+    pub limits: Limits,
+    /// Bounds of the API.
+    pub api: Api,
+    /// Bounds of starting.
+    pub starts: Starts,
+    /// Bounds of each container's log.
+    pub log: Log,
+    /// What is kept ready.
+    pub pool: Pool,
+    /// Owners, by name: who they are on this host.
+    pub owner: BTreeMap<String, Owner>,
+    /// Templates, by name; `host` is always there.
+    pub template: BTreeMap<String, Template>,
+    /// Patterns that make vhosts of directories.
+    pub alias: Vec<AliasConfig>,
+}
+
+/// A file's permission bits; written as text in octal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketMode(pub u32);
+
+/// How it is found out whether a site listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenCheck {
+    /// By asking the kernel for the one socket.
+    #[default]
+    SockDiag,
+    /// By reading `/proc/PID/net`; slow on large hosts.
+    Proc,
+}
+
+/// Bounds of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Connections at a time: 8192.
+    pub max_connections: u32,
+    /// The largest body: `1M`.
+    pub max_body: Bytes,
+    /// The largest head (request line and headers): `16K`.
+    pub max_head: Bytes,
+    /// How long a client may take to send a head: `5s`.
+    pub head_timeout: Span,
+    /// How long a client may take to send a body: `10s`.
+    pub body_timeout: Span,
+    /// How long a kept connection may be quiet: `5m`.
+    pub idle_timeout: Span,
+    /// Events that are kept for a slow reader of the event stream before it loses some: 4096.
+    pub max_events: u32,
+}
+
+/// Bounds of starting.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Starts {
+    /// Containers that may be starting at a time; 0 means four per core.
+    pub parallel: u32,
+    /// Requests that may wait for starts, over all vhosts: 10000. Beyond that the answer is 503.
+    pub max_waiting: u32,
+    /// The first pause after a failed start; it doubles with each further one: `1s`.
+    pub backoff: Span,
+    /// The longest pause: `1m`.
+    pub max_backoff: Span,
+}
+
+/// Bounds of each container's log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The size at which a file is put aside: `1M`.
+    pub file_bytes: Bytes,
+    /// How many files there are, with the current one: 4.
+    pub files: u32,
+    /// What a site may log on and on; above that, lines are dropped and counted: `1MB/s`.
+    pub rate: Rate,
+}
+
+/// What is kept ready for the next starts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Network namespaces with an address: 8.
+    pub address: u32,
+    /// Network namespaces without: 8.
+    pub private: u32,
+}
+
+/// An owner on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    /// The uid that may manage the owner's vhosts.
+    pub uid: u32,
+}
+
+/// A root that sites share.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Template {
+    /// Its directory; not for `host`.
+    pub path: Option<PathBuf>,
+    /// For `host`: the entries of the host's `/etc` that sites see, beside what the agent makes.
+    pub etc: Option<Vec<String>>,
+}
+
+/// A pattern that makes vhosts of directories.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AliasConfig {
+    /// The host names: `*.example.net`.
+    pub pattern: HostPattern,
+    /// Their documents: `/srv/www/%h`.
+    pub documents: PathPattern,
+    /// The definition of them all, without name, aliases and documents; relative to the directory of agent.toml.
+    pub definition: PathBuf,
+}
+
+/// What of the host's `/etc` sites see if `[template.host]` does not say: what programs need to run, and no secrets.
+/// The configuration of the host's own web server is not among it.
+pub const DEFAULT_ETC: [&str; 13] = [
+    "alternatives",
+    "ca-certificates.conf",
+    "debian_version",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "locale.alias",
+    "localtime",
+    "mime.types",
+    "php",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "timezone",
+];
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        let name = |name: &str| Principal::Name(name.into());
+        AgentConfig {
+            directory: "/etc/fastcontainer".into(),
+            socket: None,
+            socket_mode: SocketMode(0o666),
+            run_dir: "/run/fastcontainer".into(),
+            state_dir: "/var/lib/fastcontainer".into(),
+            vhosts_dir: "/etc/fastcontainer/vhosts.d".into(),
+            cgroup_parent: None,
+            shim: None,
+            min_uid: 1000,
+            min_gid: 1000,
+            uid_base: 0x2000_0000,
+            subnet: Subnet::default(),
+            nft_table: "fastcontainer".into(),
+            interface_prefix: "fc".into(),
+            dispatch_users: vec![name("www-data"), name("fastcontainer-proxy")],
+            operator_group: name("fastcontainer"),
+            front_group: name("www-data"),
+            listen_check: ListenCheck::SockDiag,
+            limits: Limits::default(),
+            api: Api::default(),
+            starts: Starts::default(),
+            log: Log::default(),
+            pool: Pool::default(),
+            owner: BTreeMap::new(),
+            template: BTreeMap::new(),
+            alias: Vec::new(),
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Api {
+            max_connections: 8192,
+            max_body: Bytes(1 << 20),
+            max_head: Bytes(16 << 10),
+            head_timeout: Span::seconds(5),
+            body_timeout: Span::seconds(10),
+            idle_timeout: Span::seconds(300),
+            max_events: 4096,
+        }
+    }
+}
+
+impl Default for Starts {
+    fn default() -> Self {
+        Starts {
+            parallel: 0,
+            max_waiting: 10_000,
+            backoff: Span::seconds(1),
+            max_backoff: Span::seconds(60),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log {
+            file_bytes: Bytes(1 << 20),
+            files: 4,
+            rate: Rate::per_second(1_000_000),
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool {
+            address: 8,
+            private: 8,
+        }
+    }
+}
