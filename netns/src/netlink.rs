@@ -129,7 +129,7 @@ impl Netlink {
                     Err(Errno::INTR) => continue,
                     other => other.map_err(|source| Error::os("read from", "netlink", source))?,
                 };
-            for message in messages(datagram).filter(|message| message.sequence == first) {
+            if let Some(message) = messages(datagram).find(|message| message.sequence == first) {
                 return Ok(match message.kind {
                     NLMSG_ERROR => errno(message.payload).map_or(Ok(None), Err),
                     _ => Ok(read(message)),
