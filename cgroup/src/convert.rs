@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(weight_to_shares(10_000), 102_400);
         assert_eq!(weight_to_bfq(10_000), 1_000);
         assert_eq!(human_bytes(4 << 20), "4M");
-        assert_eq!(human_bytes(6_501_172), "6.1M");
+        assert_eq!(human_bytes(6_501_172), "6.2M");
         assert_eq!(human_bytes(1023), "1023");
         assert!(is_v1_memory_max(9_223_372_036_854_771_712, 4096));
         assert!(!is_v1_memory_max(1 << 50, 4096));
