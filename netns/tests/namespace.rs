@@ -1,26 +1,17 @@
-//! Namespaces and what can be seen inside them, by both methods.
+//! What a namespace is like, and what is made inside it.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use common::{eventually, listener, run};
-use netns::{Error, Method, Namespace};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use common::run;
+use netns::{Method, Namespace};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-const BOTH: [Method; 2] = [Method::SockDiag, Method::ProcNet];
 const SECOND: Duration = Duration::from_secs(1);
 
 fn own_inode() -> u64 {
     rustix::fs::stat("/proc/thread-self/ns/net").unwrap().st_ino
-}
-
-fn connected(namespace: &Namespace, address: &str) -> Result<TcpStream, Error> {
-    namespace
-        .connect_tcp(address.parse().unwrap(), SECOND)
-        .map(TcpStream::from)
 }
 
 #[test]
@@ -136,231 +127,12 @@ fn sysfs_shows_the_namespaces_devices_and_cannot_be_written() {
     assert_eq!(opened.unwrap_err(), rustix::io::Errno::ROFS);
 }
 
-/// What listens, asked for which addresses, with which answer; the truth is checked by connecting.
-#[test]
-fn a_listener_is_seen_where_a_connection_would_be_taken() {
-    let namespace = Namespace::create().unwrap();
-    common::inside(&namespace, || run("ip addr add 10.1.2.3/32 dev lo"));
-    let asked = ["127.0.0.1", "10.1.2.3", "::1"];
-    for (bound, taken) in [
-        ("0.0.0.0", [true, true, false]),
-        ("127.0.0.1", [true, false, false]),
-        ("10.1.2.3", [false, true, false]),
-        ("[::]", [true, true, true]),
-        ("[::1]", [false, false, true]),
-        ("[::ffff:10.1.2.3]", [false, true, false]),
-    ] {
-        let address: SocketAddr = format!("{bound}:8080").parse().unwrap();
-        let server = namespace.listen_tcp(address).unwrap();
-        for (asked, taken) in asked.iter().zip(taken) {
-            let asked: IpAddr = asked.parse().unwrap();
-            let truth = namespace
-                .connect_tcp(SocketAddr::new(asked, 8080), SECOND)
-                .is_ok();
-            assert_eq!(truth, taken, "{bound} connected at {asked}");
-            for method in BOTH {
-                let said = |port| namespace.diag().tcp_listening(method, asked, port).unwrap();
-                assert_eq!(said(8080), taken, "{bound} asked at {asked} by {method:?}");
-                assert!(!said(8081), "{method:?}");
-            }
-        }
-        drop(server);
-        for method in BOTH {
-            let loopback = "127.0.0.1".parse().unwrap();
-            assert!(
-                !namespace
-                    .diag()
-                    .tcp_listening(method, loopback, 8080)
-                    .unwrap()
-            );
-        }
-    }
-}
-
-#[test]
-fn a_bound_or_connected_socket_is_not_a_listener() {
-    let namespace = Namespace::create().unwrap();
-    let server = listener(
-        namespace
-            .listen_tcp("127.0.0.1:8080".parse().unwrap())
-            .unwrap(),
-    );
-    let client = connected(&namespace, "127.0.0.1:8080").unwrap();
-    let port = client.local_addr().unwrap().port();
-    for method in BOTH {
-        let loopback = "127.0.0.1".parse().unwrap();
-        assert!(
-            !namespace
-                .diag()
-                .tcp_listening(method, loopback, port)
-                .unwrap()
-        );
-    }
-    drop(server);
-}
-
-#[test]
-fn connections_are_counted_until_they_are_over() {
-    for address in ["127.0.0.1:8080", "[::1]:8080", "[::]:8080"] {
-        let namespace = Namespace::create().unwrap();
-        let server = listener(namespace.listen_tcp(address.parse().unwrap()).unwrap());
-        let open = |wanted: usize, what: &str| {
-            for method in BOTH {
-                let count = namespace.diag().tcp_open(method, 8080).unwrap();
-                assert_eq!(count, wanted, "{address}: {what}, {method:?}");
-                assert_eq!(namespace.diag().tcp_open(method, 8081).unwrap(), 0);
-            }
-        };
-        open(0, "only listening");
-        // Through [::], IPv4 clients too.
-        let to = if address.starts_with("[::]") {
-            "127.0.0.1:8080"
-        } else {
-            address
-        };
-        let client = connected(&namespace, to).unwrap();
-        open(1, "in the accept queue");
-        let (accepted, _) = server.accept().unwrap();
-        open(1, "accepted");
-        let others: Vec<_> = (0..300)
-            .map(|_| connected(&namespace, to).unwrap())
-            .collect();
-        open(301, "many");
-        for _ in &others {
-            drop(server.accept().unwrap());
-        }
-        drop(others);
-        drop(client);
-        open(1, "closed by the client only");
-        drop(accepted);
-        let diag = namespace.diag();
-        eventually("all connections are over", || {
-            BOTH.iter()
-                .all(|&method| diag.tcp_open(method, 8080).unwrap() == 0)
-        });
-    }
-}
-
-#[test]
-fn half_closed_by_a_server_that_still_reads_is_open() {
-    let namespace = Namespace::create().unwrap();
-    let server = listener(
-        namespace
-            .listen_tcp("127.0.0.1:8080".parse().unwrap())
-            .unwrap(),
-    );
-    let _client = connected(&namespace, "127.0.0.1:8080").unwrap();
-    let (accepted, _) = server.accept().unwrap();
-    accepted.shutdown(std::net::Shutdown::Write).unwrap();
-    for method in BOTH {
-        assert_eq!(
-            namespace.diag().tcp_open(method, 8080).unwrap(),
-            1,
-            "{method:?}"
-        );
-    }
-}
-
-fn unix(namespace: &Namespace, name: &'static [u8], kind: SocketType) -> OwnedFd {
-    namespace
-        .run(move || {
-            let socket = rustix::net::socket(AddressFamily::UNIX, kind, None).unwrap();
-            rustix::net::bind(&socket, &unix_address(name)).unwrap();
-            Ok(socket)
-        })
-        .unwrap()
-}
-
-fn unix_address(name: &[u8]) -> SocketAddrUnix {
-    match name.strip_prefix(b"\0") {
-        Some(name) => SocketAddrUnix::new_abstract_name(name).unwrap(),
-        None => SocketAddrUnix::new(name).unwrap(),
-    }
-}
-
-#[test]
-fn unix_sockets_are_seen_by_their_name() {
-    const ABSTRACT: &[u8] = b"\0fastcontainer netns test";
-    let directory = std::env::temp_dir().join(format!("netns-test {}", std::process::id()));
-    std::fs::create_dir(&directory).unwrap();
-    let path: &'static [u8] = directory
-        .join("app.sock")
-        .into_os_string()
-        .into_encoded_bytes()
-        .leak();
-    for name in [path, ABSTRACT] {
-        let namespace = Namespace::create().unwrap();
-        let diag = namespace.diag();
-        let state = |method, name: &[u8]| {
-            (
-                diag.unix_listening(method, name).unwrap(),
-                diag.unix_open(method, name).unwrap(),
-            )
-        };
-        let server = unix(&namespace, name, SocketType::STREAM);
-        for method in BOTH {
-            assert_eq!(state(method, name), (false, 0), "bound, {method:?}");
-        }
-        rustix::net::listen(&server, 8).unwrap();
-        let client = namespace
-            .run(move || {
-                let client = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None);
-                let client = client.unwrap();
-                rustix::net::connect(&client, &unix_address(name)).unwrap();
-                Ok(client)
-            })
-            .unwrap();
-        for method in BOTH {
-            assert_eq!(
-                state(method, name),
-                (true, 1),
-                "in the accept queue, {method:?}"
-            );
-            assert_eq!(
-                state(method, &name[..name.len() - 1]),
-                (false, 0),
-                "{method:?}"
-            );
-        }
-        let accepted = rustix::net::accept(&server).unwrap();
-        for method in BOTH {
-            assert_eq!(state(method, name), (true, 1), "accepted, {method:?}");
-        }
-        drop((client, accepted));
-        for method in BOTH {
-            assert_eq!(state(method, name), (true, 0), "over, {method:?}");
-        }
-        drop(server);
-        for method in BOTH {
-            assert_eq!(state(method, name), (false, 0), "gone, {method:?}");
-        }
-    }
-    std::fs::remove_dir_all(&directory).unwrap();
-}
-
-#[test]
-fn the_tables_of_a_process_are_read_by_its_number() {
-    // This process's own namespace, which other programs use too: a port the kernel chose.
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr().unwrap();
-    let pid = std::process::id();
-    assert!(netns::tcp_listening_proc(pid, address.ip(), address.port()).unwrap());
-    assert!(!netns::tcp_listening_proc(pid, "127.0.0.9".parse().unwrap(), address.port()).unwrap());
-    let _client = TcpStream::connect(address).unwrap();
-    assert_eq!(netns::tcp_open_proc(pid, address.port()).unwrap(), 1);
-    let name = format!("\0netns test {pid}");
-    assert!(!netns::unix_listening_proc(pid, name.as_bytes()).unwrap());
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
-    rustix::net::bind(&socket, &unix_address(name.as_bytes())).unwrap();
-    rustix::net::listen(&socket, 8).unwrap();
-    assert!(netns::unix_listening_proc(pid, name.as_bytes()).unwrap());
-    assert_eq!(netns::unix_open_proc(pid, name.as_bytes()).unwrap(), 0);
-}
-
 #[test]
 fn connecting_to_nobody_is_refused_at_once() {
     let namespace = Namespace::create().unwrap();
-    let error = connected(&namespace, "127.0.0.1:9").unwrap_err();
+    let error = namespace
+        .connect_tcp("127.0.0.1:9".parse().unwrap(), SECOND)
+        .unwrap_err();
     assert_eq!(
         error.raw_os_error(),
         Some(rustix::io::Errno::CONNREFUSED.raw_os_error())

@@ -1,118 +1,14 @@
-//! Who can reach whom: real packets between a host, containers and an outside network.
+//! What a container cannot reach: other containers, the host, by any address or source.
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/world.rs"]
+mod world;
 
-use common::{PATIENCE, as_host, ask, datagram_arrives, host, inside, ip, listener, run, serve};
-use netns::{Destination, Host, Namespace, Policy, Protocol};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-
-/// A host with two containers (slots 1 and 2) and, behind it, an outside network with a service.
-struct World {
-    host: Host,
-    one: Namespace,
-    two: Namespace,
-    _outside: Namespace,
-}
-
-const HOST_OUTSIDE: &str = "203.0.113.1";
-const OUTSIDE: &str = "203.0.113.2:80";
-
-fn world() -> World {
-    let outside = Namespace::create().unwrap();
-    let inode = outside.inode().unwrap();
-    // `ip` moves the peer by a process's namespace: one that lives inside for a moment.
-    let (ready, done) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
-    let fd = outside.fd().try_clone_to_owned().unwrap();
-    let visitor = std::thread::spawn(move || {
-        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&fd), None).unwrap();
-        ready
-            .0
-            .send(rustix::thread::gettid().as_raw_nonzero().get())
-            .unwrap();
-        done.1.recv().unwrap();
-    });
-    let thread = ready.1.recv().unwrap();
-    run(&format!(
-        "ip link add up0 type veth peer name eth0 netns {thread}"
-    ));
-    done.0.send(()).unwrap();
-    visitor.join().unwrap();
-    assert_eq!(outside.inode().unwrap(), inode);
-    run(&format!("ip addr add {HOST_OUTSIDE}/24 dev up0"));
-    run("ip link set up0 up");
-    run("ip -6 addr add 2001:db8::1/64 dev up0 nodad");
-    inside(&outside, || {
-        run("ip addr add 203.0.113.2/24 dev eth0");
-        run("ip link set eth0 up");
-        // The outside knows a way to the containers, as a hostile neighbour on the LAN would.
-        run("ip route add 10.88.0.0/16 via 203.0.113.1");
-    });
-    let service = outside.listen_tcp(OUTSIDE.parse().unwrap()).unwrap();
-    serve_peer(listener(service));
-    let host = host();
-    let [one, two] = [1, 2].map(|slot| {
-        let namespace = Namespace::create().unwrap();
-        host.attach(&namespace, slot).unwrap();
-        let address = (Ipv4Addr::UNSPECIFIED, 8080).into();
-        serve(
-            listener(namespace.listen_tcp(address).unwrap()),
-            "container",
-        );
-        namespace
-    });
-    World {
-        host,
-        one,
-        two,
-        _outside: outside,
-    }
-}
-
-/// Answers each connection with the address it came from.
-fn serve_peer(listener: TcpListener) {
-    std::thread::spawn(move || {
-        while let Ok((mut stream, peer)) = listener.accept() {
-            let _ = std::io::Write::write_all(&mut stream, peer.ip().to_string().as_bytes());
-        }
-    });
-}
-
-fn asks(from: &Namespace, to: &str) -> Option<String> {
-    let to: SocketAddr = to.parse().unwrap();
-    inside(from, move || ask(to))
-}
-
-fn service_on_host(address: &str) -> SocketAddr {
-    let service = TcpListener::bind(address).unwrap();
-    let address = service.local_addr().unwrap();
-    serve(service, "host");
-    address
-}
-
-fn allowing(list: &[(Protocol, &str)]) -> Policy {
-    let allow = list.iter().map(|&(protocol, to)| {
-        let SocketAddr::V4(to) = to.parse().unwrap() else {
-            panic!("IPv4")
-        };
-        Destination {
-            protocol,
-            address: *to.ip(),
-            port: to.port(),
-        }
-    });
-    Policy {
-        outbound: false,
-        allow: allow.collect(),
-    }
-}
-
-fn outbound() -> Policy {
-    Policy {
-        outbound: true,
-        ..Policy::default()
-    }
-}
+use common::{PATIENCE, as_host, ask, datagram_arrives, inside, ip, listener, run};
+use netns::{Policy, Protocol};
+use std::net::{TcpStream, UdpSocket};
+use world::{HOST_OUTSIDE, OUTSIDE, allowing, asks, outbound, serve_peer, service_on_host, world};
 
 #[test]
 fn the_host_reaches_containers_from_its_gateway_address() {
@@ -272,130 +168,13 @@ fn ipv6_from_a_container_ends_at_the_host() {
 }
 
 #[test]
-fn outside_is_reached_by_nat_where_allowed_and_only_there() {
-    as_host(|| {
-        let world = world();
-        assert_eq!(asks(&world.one, OUTSIDE), None);
-        world.host.allow(ip("10.88.0.1"), &outbound()).unwrap();
-        assert_eq!(
-            asks(&world.one, OUTSIDE).as_deref(),
-            Some(HOST_OUTSIDE),
-            "masqueraded"
-        );
-        assert!(common::ping(&world.one, "203.0.113.2"));
-        assert_eq!(
-            asks(&world.two, OUTSIDE),
-            None,
-            "only the one that is allowed"
-        );
-        world.host.revoke(ip("10.88.0.1")).unwrap();
-        assert_eq!(asks(&world.one, OUTSIDE), None);
-    });
-}
-
-#[test]
-fn the_outside_cannot_reach_containers() {
-    as_host(|| {
-        let world = world();
-        world.host.allow(ip("10.88.0.1"), &outbound()).unwrap();
-        assert_eq!(asks(&world._outside, "10.88.0.1:8080"), None);
-        assert!(!common::ping(&world._outside, "10.88.0.1"));
-        run("nft delete table inet fastcontainer");
-        let answer = asks(&world._outside, "10.88.0.1:8080");
-        assert_eq!(
-            answer.as_deref(),
-            Some("container"),
-            "it is the rules that end it"
-        );
-    });
-}
-
-#[test]
-fn the_allow_list_opens_exactly_what_it_lists() {
-    as_host(|| {
-        let world = world();
-        let open = service_on_host("0.0.0.0:0");
-        let closed = service_on_host("0.0.0.0:0").port();
-        let gateway = "10.88.255.254";
-        let listed = format!("{gateway}:{}", open.port());
-        let policy = allowing(&[(Protocol::Tcp, &listed), (Protocol::Tcp, OUTSIDE)]);
-        world.host.allow(ip("10.88.0.1"), &policy).unwrap();
-        assert_eq!(asks(&world.one, &listed).as_deref(), Some("host"));
-        assert_eq!(asks(&world.one, OUTSIDE).as_deref(), Some(HOST_OUTSIDE));
-        assert_eq!(
-            asks(&world.one, &format!("{gateway}:{closed}")),
-            None,
-            "another port"
-        );
-        let other = format!("{HOST_OUTSIDE}:{}", open.port());
-        assert_eq!(asks(&world.one, &other), None, "another address");
-        assert_eq!(asks(&world.two, &listed), None, "another container");
-        assert_eq!(asks(&world.two, OUTSIDE), None, "another container");
-        assert!(!common::ping(&world.one, "203.0.113.2"));
-        let receiver = UdpSocket::bind((gateway, open.port())).unwrap();
-        let to = listed.clone();
-        let send = || {
-            inside(&world.one, move || {
-                UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", to).ok()
-            });
-        };
-        assert!(!datagram_arrives(&receiver, send), "another protocol");
-        world
-            .host
-            .allow(ip("10.88.0.1"), &allowing(&[(Protocol::Udp, &listed)]))
-            .unwrap();
-        let to = listed.clone();
-        let send = || {
-            inside(&world.one, move || {
-                UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", to).ok()
-            });
-        };
-        assert!(
-            datagram_arrives(&receiver, send),
-            "the protocol that is listed now"
-        );
-        assert_eq!(
-            asks(&world.one, &listed),
-            None,
-            "the one that was listed before"
-        );
-    });
-}
-
-#[test]
-fn revoking_ends_open_connections() {
-    as_host(|| {
-        let world = world();
-        world.host.allow(ip("10.88.0.1"), &outbound()).unwrap();
-        let echo = world
-            ._outside
-            .listen_tcp("203.0.113.2:7".parse().unwrap())
-            .unwrap();
-        let echo = listener(echo);
-        let client = world
-            .one
-            .connect_tcp("203.0.113.2:7".parse().unwrap(), PATIENCE)
-            .unwrap();
-        let mut client = TcpStream::from(client);
-        let (mut server, _) = echo.accept().unwrap();
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut byte = [0];
-        std::io::Write::write_all(&mut client, b"a").unwrap();
-        std::io::Read::read_exact(&mut server, &mut byte).unwrap();
-        world.host.revoke(ip("10.88.0.1")).unwrap();
-        let _ = std::io::Write::write_all(&mut client, b"b");
-        assert!(std::io::Read::read_exact(&mut server, &mut byte).is_err());
-    });
-}
-
-#[test]
 fn a_spoofed_source_is_dropped() {
     as_host(|| {
         let world = world();
         for slot in ["10.88.0.1", "10.88.0.2"] {
             world.host.allow(ip(slot), &outbound()).unwrap();
         }
-        let receiver = inside(&world._outside, || {
+        let receiver = inside(&world.outside, || {
             UdpSocket::bind("203.0.113.2:53").unwrap()
         });
         let send_as = |source: &'static str| {

@@ -12,7 +12,7 @@ pub struct HostConfig {
     /// What the names of the host's ends begin with; the slot number in hexadecimal follows. Rules
     /// match all interfaces whose name begins so.
     pub prefix: String,
-    /// The only interface that containers may leave by; none for any.
+    /// The only interface that [`Policy::outbound`](crate::Policy::outbound) opens; none for any.
     pub uplink: Option<String>,
 }
 
