@@ -1,6 +1,7 @@
 //! One control group, in every hierarchy it needs.
 
 use crate::Error;
+use crate::compare::compare;
 use crate::dir::Dir;
 use crate::hierarchy::Controller;
 use crate::limits::Limits;
@@ -148,7 +149,7 @@ impl Group {
         let checked = self
             .read_back(&touched, Asked(Some(limits)))
             .and_then(|got| {
-                plan::compare(&self.name, &want, &got)?;
+                compare(&self.name, &want, &got)?;
                 Ok(got)
             });
         checked.map_err(|error| error.and(done.undo()))

@@ -15,6 +15,7 @@
 //! a root process and takes `/sys/fs/cgroup` for granted, so that a hybrid host's v2 mount is not found.
 //! All that is v1 is in the module `v1`, chosen per controller, so that it can be deleted one day.
 
+mod compare;
 pub mod convert;
 mod device;
 mod dir;
@@ -25,6 +26,7 @@ mod group;
 mod hierarchy;
 mod kill;
 mod limits;
+mod make;
 mod mountinfo;
 mod name;
 mod plan;
@@ -34,6 +36,7 @@ mod tree;
 mod usage;
 mod v1;
 mod v2;
+mod validate;
 
 pub use device::{block_device_of, block_device_of_path};
 pub use dynmods::DynmodsGuard;

@@ -7,17 +7,17 @@ use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// A tree below `fctest-<pid>-<name>`; when dropped, everything in it is killed and removed.
-pub struct TestTree {
+pub(crate) struct TestTree {
     tree: Tree,
     children: bool,
 }
 
 impl TestTree {
     /// `None`, with the reason printed, where the test cannot run.
-    pub fn new(name: &str) -> Option<Self> {
+    pub(crate) fn new(name: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: needs root");
             return None;
@@ -30,12 +30,12 @@ impl TestTree {
         })
     }
 
-    pub fn v2(&self) -> bool {
+    pub(crate) fn v2(&self) -> bool {
         self.hierarchy().version() == Version::V2
     }
 
     /// For tests that check the removal themselves.
-    pub fn forget(mut self) {
+    pub(crate) fn forget(mut self) {
         self.children = false;
         self.tree.remove().unwrap();
     }
@@ -67,13 +67,13 @@ impl Drop for TestTree {
 }
 
 /// A shell that has joined the group and waits for [`Gated::go`] before it runs its script.
-pub struct Gated {
-    pub child: Child,
+pub(crate) struct Gated {
+    pub(crate) child: Child,
     out: BufReader<std::process::ChildStdout>,
 }
 
 impl Gated {
-    pub fn new(group: &Group, script: &str) -> Self {
+    pub(crate) fn new(group: &Group, script: &str) -> Self {
         let mut child = Command::new("sh")
             .args(["-c", &format!("read gate; {script}")])
             .stdin(Stdio::piped())
@@ -86,7 +86,7 @@ impl Gated {
         Self { child, out }
     }
 
-    pub fn go(&mut self) {
+    pub(crate) fn go(&mut self) {
         self.child
             .stdin
             .as_mut()
@@ -95,13 +95,13 @@ impl Gated {
             .unwrap();
     }
 
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
         line.trim().to_owned()
     }
 
-    pub fn wait(mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(mut self) -> std::process::ExitStatus {
         self.child.wait().unwrap()
     }
 }
