@@ -132,14 +132,20 @@ fn memory_limit_kills_inside_only_and_is_counted() {
     );
 }
 
-/// The share of one CPU that the group gets, in percent: over 30 periods, because the window may cut one more at its edge.
-fn share(group: &Group) -> f64 {
+/// The share of one CPU that the group gets, in percent: over 20 periods, because the window may cut one more at its
+/// edge. And in which part of its periods it was its limit that held it back, not other work on this machine.
+fn share(group: &Group) -> (f64, f64) {
     let (start, before) = (Instant::now(), group.usage().unwrap());
     // What is measured is time itself.
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(2));
     let (elapsed, after) = (start.elapsed(), group.usage().unwrap());
     let used = after.cpu_usec.unwrap() - before.cpu_usec.unwrap();
-    used as f64 * 100.0 / elapsed.as_micros() as f64
+    let periods = after.nr_periods.unwrap() - before.nr_periods.unwrap();
+    let throttled = after.nr_throttled.unwrap() - before.nr_throttled.unwrap();
+    (
+        used as f64 * 100.0 / elapsed.as_micros() as f64,
+        throttled as f64 / periods.max(1) as f64,
+    )
 }
 
 #[test]
@@ -149,7 +155,7 @@ fn cpu_limit_is_felt_and_changes_live() {
     };
     let group = tree.group(&["acme", "a"]).unwrap();
     let mut burner = Gated::new(&group, "while :; do :; done");
-    for (percent, tolerance) in [(20.0, 2.0), (50.0, 5.0)] {
+    for percent in [20.0, 50.0] {
         group
             .apply(&Limits {
                 cpu: Setting::To(CpuLimit::percent(percent)),
@@ -159,11 +165,24 @@ fn cpu_limit_is_felt_and_changes_live() {
         if percent < 30.0 {
             burner.go();
         }
-        let got = share(&group);
-        assert!(
-            (got - percent).abs() <= tolerance,
-            "{got} instead of {percent}"
-        );
+        // Never more than that; and no less, once the machine has left it enough to be held back in every period.
+        let mut tries = 0;
+        loop {
+            let (got, held_back) = share(&group);
+            assert!(got <= percent * 1.1, "{got} instead of {percent}");
+            if got >= percent * 0.9 {
+                break;
+            }
+            assert!(
+                held_back < 0.95,
+                "{got} instead of {percent}, although the limit held it back"
+            );
+            tries += 1;
+            assert!(
+                tries < 15,
+                "this machine is too busy to give one process {percent} % of a CPU"
+            );
+        }
     }
     let usage = group.usage().unwrap();
     assert!(
