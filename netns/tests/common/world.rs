@@ -1,7 +1,7 @@
 //! A host with containers and an outside network.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use crate::common::{ask, config, inside, listener, run, serve};
+use crate::common::{ask, config, eventually, inside, listener, run, serve};
 use netns::{Destination, Host, HostConfig, Namespace, Policy, Protocol};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -52,6 +52,9 @@ pub(crate) fn world_with(config: HostConfig) -> World {
     });
     let service = outside.listen_tcp(OUTSIDE.parse().unwrap()).unwrap();
     serve_peer(listener(service));
+    // `ip link set up` does not wait until the link carries packets.
+    let there: SocketAddr = OUTSIDE.parse().unwrap();
+    eventually("the outside answers the host", || ask(there).is_some());
     let host = Host::new(config).unwrap();
     let [one, two] = [1, 2].map(|slot| {
         let namespace = Namespace::create().unwrap();
