@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, LinkNameSpaceType,
     clear_ambient_capability_set, move_into_link_name_space, remove_capability_from_bounding_set,
@@ -54,7 +55,10 @@ pub(crate) fn set_ids(uid: u32, gid: u32) -> Done<()> {
     let gid = Gid::from_raw(gid);
     set_thread_res_gid(gid, gid, gid).step("become the group", &gid.as_raw().to_string())?;
     let uid = Uid::from_raw(uid);
-    set_thread_res_uid(uid, uid, uid).step("become the user", &uid.as_raw().to_string())
+    set_thread_res_uid(uid, uid, uid).step("become the user", &uid.as_raw().to_string())?;
+    // The change has set it to whatever the host has in fs.suid_dumpable. execve makes a command traceable by its own
+    // user again.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become untraceable", "")
 }
 
 /// Gives up every capability but `kept`.

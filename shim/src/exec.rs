@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::Pid;
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::thread::{CapabilitySet, ThreadNameSpaceType, move_into_thread_name_spaces};
 use shim::protocol::{Exec, Report};
 
 use crate::clone::fork;
@@ -24,20 +24,27 @@ pub(crate) fn run(request: &Exec, mut fds: Fds, host: &Host) -> ! {
         }
         started
     });
+    let exit_file = fds.exit_file.take();
     std::mem::forget(fds);
     let Ok((command, signals)) = started else {
         sys::exit_now(126)
     };
+    let mut keep = vec![signals.as_fd()];
+    keep.extend(exit_file.as_ref().map(AsFd::as_fd));
     // The streams above all, or their readers would not see the end.
-    let confined = sys::close_all_but(&[signals.as_fd()])
+    let confined = sys::close_all_but(&keep)
         .step("close the descriptors", "")
-        .and_then(|()| confine::keep_capabilities(rustix::thread::CapabilitySet::KILL))
+        .and_then(|()| confine::keep_capabilities(CapabilitySet::KILL))
         .and_then(|()| confine::filter(&host.filter));
     if confined.is_err() {
         // The command ends with this process.
         sys::exit_now(126);
     }
-    sys::exit_now(reap::exit_code(reap::watch(&signals, command, None)))
+    let status = reap::watch(&signals, command, None);
+    if let Some(file) = &exit_file {
+        init::record(file, status);
+    }
+    sys::exit_now(reap::exit_code(status))
 }
 
 fn start(request: &Exec, fds: &mut Fds, host: &Host, status: &OwnedFd) -> Done<(Pid, OwnedFd)> {

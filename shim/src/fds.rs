@@ -111,11 +111,7 @@ impl Fds {
             ("Stdout", &self.stdout),
             ("Stderr", &self.stderr),
         ];
-        let foreign = [
-            ("ExitFile", &self.exit_file),
-            ("LogDir", &self.log_dir),
-            ("NetNs", &self.netns),
-        ];
+        let foreign = [("LogDir", &self.log_dir), ("NetNs", &self.netns)];
         if !self.listen.is_empty() {
             return Err(wrong("Listen in an exec"));
         }

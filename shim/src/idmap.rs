@@ -57,8 +57,7 @@ impl Cache {
     }
 
     fn make(&self, ids: Ids) -> Done<UserNamespaces> {
-        let container =
-            self.user_namespace(&Ids::map(ids.base, ids.uid), &Ids::map(ids.base, ids.gid))?;
+        let container = self.user_namespace(&ids.uid_map(), &ids.gid_map())?;
         let single = |inside: u32, host: u32| format!("{inside} {host} 1\n");
         let site = self.user_namespace(
             &single(ids.uid, ids.host_uid()),

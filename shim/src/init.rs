@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, open};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
+use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
 use shim::protocol::{ExitRecord, ExitStatus, Report, Start};
 
@@ -54,14 +54,7 @@ pub(crate) fn run(start: &Start, mut fds: Fds, users: &UserNamespaces, host: &Ho
     // still read.
     let _nobody_left = sys::kill(-1, libc::SIGKILL);
     running.logs.finish();
-    let record = format!(
-        "{}\n",
-        ExitRecord {
-            status,
-            at: timestamp::now().0
-        }
-    );
-    let _full_disk = rustix::io::write(&running.exit_file, record.as_bytes());
+    record(&running.exit_file, status);
     sys::exit_now(reap::exit_code(status))
 }
 
@@ -90,8 +83,6 @@ fn set_up(
     let (out, out_end) = output_pipe(start)?;
     let (err, err_end) = output_pipe(start)?;
     confine::enter_user_namespace(&users.container)?;
-    // A change of ids would have set it to the host's suid_dumpable.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become untraceable", "")?;
     let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .step("open", "/dev/null")?;
     let command = Command {
@@ -126,6 +117,18 @@ fn settle(running: &Running, host: &Host) -> Done<()> {
     // To signal the command, which has another uid.
     confine::keep_capabilities(CapabilitySet::KILL)?;
     confine::filter(&host.filter)
+}
+
+/// Writes how the command ended, in one piece.
+pub(crate) fn record(file: &OwnedFd, status: ExitStatus) {
+    let line = format!(
+        "{}\n",
+        ExitRecord {
+            status,
+            at: timestamp::now().0
+        }
+    );
+    let _full_disk_or_no_reader = rustix::io::write(file, line.as_bytes());
 }
 
 /// Joins the cgroups of v1 hierarchies.

@@ -1,4 +1,5 @@
-//! A log file that is rotated before it grows past its size: `current`, `current.1`, `current.2` and so on.
+//! A log file that is rotated before it grows past its size: `current`, then `.1`, `.2` and so on, the older the
+//! higher.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -76,7 +77,7 @@ impl LogFile {
             if n == 0 {
                 CURRENT.to_owned()
             } else {
-                format!("{CURRENT}.{n}")
+                format!(".{n}")
             }
         };
         // Files beyond the count, left by a rule that kept more.

@@ -54,7 +54,8 @@ pub(crate) fn prepare(mount: BorrowedFd<'_>, wanted: &Mount, users: &UserNamespa
 /// Attaches a detached mount at `target`, which must exist and be reached without any symbolic link.
 pub(crate) fn attach(root: &Root, mount: BorrowedFd<'_>, target: &str) -> Done<()> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Without NOFOLLOW, which together with PATH would open a last symbolic link itself and thus let it be covered.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     let at = openat2(&root.fd, target, flags, Mode::empty(), resolve)
         .step("find the mount point", target)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

@@ -31,7 +31,8 @@ pub enum Request {
 pub enum FdRole {
     /// `SOCK_SEQPACKET` socket on which [`Report`]s go back; exactly one.
     Status,
-    /// Regular file, open for writing: init puts one [`ExitRecord`] line there before it ends.
+    /// File open for writing: init puts one [`ExitRecord`] line there before it ends. Optional in an [`Exec`], where it
+    /// may be a pipe: nobody but the spawner could wait for the command's parent.
     ExitFile,
     /// Directory that holds the container's log files, owned by the container's uid 0.
     LogDir,
@@ -65,41 +66,62 @@ pub struct Ids {
     pub uid: u32,
     /// The site's gid inside, treated as `uid` is.
     pub gid: u32,
+    /// The site's own uid and gid are the same on the host, for documents on a file system that cannot be mounted
+    /// with mapped ids (NFS, most of FUSE). Everything else is in the range.
+    pub direct: bool,
 }
 
 impl Ids {
     /// How many host ids a container's range spans.
     pub const RANGE: u32 = 65_536;
 
-    /// The host id behind the inside id `id` when `special` is the site's own uid (or gid); None if it has none.
-    pub fn host_id(base: u32, id: u32, special: u32) -> Option<u32> {
-        match id {
-            n if n < Self::RANGE - 1 => Some(base + n),
-            n if n == special => Some(base + Self::RANGE - 1),
-            _ => None,
-        }
-    }
-
     /// The host's uid of the site's processes.
     pub fn host_uid(&self) -> u32 {
-        self.base + self.uid.min(Self::RANGE - 1)
+        self.host_of(self.uid)
     }
 
     /// The host's gid of the site's processes.
     pub fn host_gid(&self) -> u32 {
-        self.base + self.gid.min(Self::RANGE - 1)
+        self.host_of(self.gid)
     }
 
-    /// Text for `/proc/PID/uid_map` (or `gid_map`): the whole range, and the site's own id if it lies beyond.
-    pub fn map(base: u32, special: u32) -> String {
-        if special < Self::RANGE - 1 {
-            format!("0 {base} {}\n", Self::RANGE)
+    fn host_of(&self, own: u32) -> u32 {
+        if self.direct {
+            own
         } else {
-            format!(
-                "0 {base} {}\n{special} {} 1\n",
-                Self::RANGE - 1,
-                base + Self::RANGE - 1
-            )
+            self.base + own.min(Self::RANGE - 1)
+        }
+    }
+
+    /// Text for `/proc/PID/uid_map`.
+    pub fn uid_map(&self) -> String {
+        self.map(self.uid)
+    }
+
+    /// Text for `/proc/PID/gid_map`.
+    pub fn gid_map(&self) -> String {
+        self.map(self.gid)
+    }
+
+    /// The whole range, with the site's own id leading elsewhere if it has to.
+    fn map(&self, own: u32) -> String {
+        let (base, last) = (self.base, Self::RANGE - 1);
+        match (own < last, self.direct) {
+            (true, false) => format!("0 {base} {}\n", Self::RANGE),
+            (false, _) => format!("0 {base} {last}\n{own} {} 1\n", self.host_of(own)),
+            (true, true) => {
+                let below = if own > 0 {
+                    format!("0 {base} {own}\n")
+                } else {
+                    String::new()
+                };
+                format!(
+                    "{below}{own} {own} 1\n{} {} {}\n",
+                    own + 1,
+                    base + own + 1,
+                    last - own
+                )
+            }
         }
     }
 }
@@ -309,5 +331,35 @@ impl std::str::FromStr for ExitRecord {
             _ => return Err(bad()),
         };
         Ok(Self { status, at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn maps_are_disjoint_and_lead_the_site_to_its_host_id(
+            own in prop_oneof![0u32..70_000, any::<u32>()], direct: bool, slot in 1u32..1000,
+        ) {
+            let ids = Ids { base: 0x2000_0000 + slot * Ids::RANGE, uid: own, gid: own, direct };
+            let mut lines: Vec<[u64; 3]> = ids
+                .uid_map()
+                .lines()
+                .map(|line| line.split(' ').map(|w| w.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap())
+                .collect();
+            let host = lines.iter().find(|[first, _, n]| (*first..first + n).contains(&u64::from(own)));
+            let [first, to, _] = host.unwrap();
+            prop_assert_eq!(to + u64::from(own) - first, u64::from(ids.host_uid()));
+            lines.sort_unstable();
+            for pair in lines.windows(2) {
+                prop_assert!(pair[0][0] + pair[0][2] <= pair[1][0]);
+            }
+            prop_assert!(lines.iter().all(|line| line[2] > 0));
+        }
     }
 }

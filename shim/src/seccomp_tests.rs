@@ -11,7 +11,7 @@ fn run(code: &[libc::sock_filter], arch: u32, nr: u32, args: [u64; 6]) -> u32 {
         4 => arch,
         16.. => {
             let word = args[((at - 16) / 8) as usize];
-            if (at - 16) % 8 == 0 {
+            if (at - 16).is_multiple_of(8) {
                 word as u32
             } else {
                 (word >> 32) as u32

@@ -39,7 +39,7 @@ pub(crate) fn run() -> Done<()> {
             Errno::BADF.raw_os_error(),
         )
     })?;
-    for signal in 1..32 {
+    for signal in 1..=64 {
         sys::set_signal(signal, false);
     }
     // Nobody waits for the children: the agent has their pidfds, and their exit status comes by the exit file.

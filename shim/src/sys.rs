@@ -121,17 +121,36 @@ pub(crate) fn rlimit(resource: u32, new: Option<(u64, u64)>) -> Result<(u64, u64
     Ok((old.rlim_cur, old.rlim_max))
 }
 
-/// Sets a signal's action to default or ignored.
+/// Sets a signal's action to default or ignored. Not through libc, which keeps signals 32 to 34 to itself; they may
+/// have been inherited ignored all the same.
 pub(crate) fn set_signal(signal: i32, ignored: bool) {
-    // SAFETY: neither action runs any code of ours.
+    /// The kernel's `struct sigaction` of x86_64 and aarch64.
+    #[repr(C)]
+    struct Action {
+        handler: usize,
+        flags: usize,
+        restorer: usize,
+        mask: u64,
+    }
+    let action = Action {
+        handler: if ignored {
+            libc::SIG_IGN
+        } else {
+            libc::SIG_DFL
+        },
+        flags: 0,
+        restorer: 0,
+        mask: 0,
+    };
+    // SAFETY: the action has the kernel's layout, and neither of the two runs any code of ours. Fails only for numbers
+    // that have no action (KILL, STOP), which need none.
     unsafe {
-        libc::signal(
+        libc::syscall(
+            libc::SYS_rt_sigaction,
             signal,
-            if ignored {
-                libc::SIG_IGN
-            } else {
-                libc::SIG_DFL
-            },
+            &raw const action,
+            std::ptr::null::<Action>(),
+            size_of::<u64>(),
         )
     };
 }

@@ -212,7 +212,15 @@ mod tests {
 
     #[test]
     fn ids_never_reach_the_host() {
-        let try_ids = |base, uid, gid| ids(&Ids { base, uid, gid }).is_ok();
+        let try_ids = |base, uid, gid| {
+            ids(&Ids {
+                base,
+                uid,
+                gid,
+                direct: false,
+            })
+            .is_ok()
+        };
         assert!(try_ids(65_536, 1000, 1000));
         assert!(try_ids(1 << 20, 100_000, 33));
         assert!(!try_ids(0, 1000, 1000), "the host's own ids");

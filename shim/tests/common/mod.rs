@@ -259,6 +259,7 @@ impl Site {
             base: 0x4000_0000 + slot * Ids::RANGE,
             uid: UID,
             gid: GID,
+            direct: false,
         };
         let (etc, documents, state) = (Dir::new(), Dir::new(), Dir::new());
         fs::write(etc.0.join("passwd"), "template\n").unwrap();

@@ -1,0 +1,341 @@
+//! What a site's process can see and do, checked from inside.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::process::Command;
+
+use common::*;
+use shim::protocol::*;
+
+/// A perl prelude: `try NAME, NUMBER, ARGS` prints `NAME errno-or-0`.
+const TRY: &str = r#"
+    $| = 1;
+    sub try { my ($name, $nr, @args) = @_; $! = 0; my $r = syscall($nr, @args); printf "%s %d\n", $name, $r == -1 ? $!+0 : 0; }
+"#;
+
+/// `NAME VALUE` lines as a lookup that names what is missing.
+fn lookup(output: &str, name: &str) -> String {
+    let line = output
+        .lines()
+        .find_map(|l| l.strip_prefix(&format!("{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} in:\n{output}"))
+        .trim()
+        .to_owned()
+}
+
+fn run(site: Site) -> String {
+    let spawner = Spawner::new();
+    let c = site.run(&spawner);
+    c.wait();
+    c.output()
+}
+
+#[test]
+fn identity_and_power() {
+    let output = run(Site::sh(
+        "cat /proc/self/status; echo umask $(umask); echo cwd $(pwd); ls /proc | grep -c '^[0-9]' | sed 's/^/processes /'; \
+         ls -l /proc/self/fd | grep -c -- '->' | sed 's/^/fds /'; echo files $(ulimit -Sn) $(ulimit -Hn); \
+         env | sed 's/^/env /'; echo session $(cut -d' ' -f6 /proc/$$/stat); echo self $$; echo ifaces $(ls /sys/class/net); \
+         cat /proc/self/uid_map | sed 's/^/map /'; cat /proc/self/cgroup | sed 's/^/cgroup /'",
+    ));
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert!(
+            output.contains(&format!("{set}\t0000000000000000")),
+            "{set} in {output}"
+        );
+    }
+    for line in [
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "Uid:\t4321\t4321\t4321\t4321",
+        "Gid:\t4322\t4322\t4322\t4322",
+        "SigBlk:\t0000000000000000",
+        "SigIgn:\t0000000000000000",
+        "umask 0022",
+        "cwd /site",
+        "files 512 1024",
+        "session 2",
+        "self 2",
+        "ifaces lo",
+    ] {
+        assert!(
+            output.lines().any(|l| l.trim_end() == line),
+            "{line:?} in {output}"
+        );
+    }
+    assert!(
+        output.lines().any(|l| l.trim_end() == "Groups:"),
+        "supplementary groups in {output}"
+    );
+    // init, this shell, ls, grep, sed: nothing of the host.
+    assert!(
+        lookup(&output, "processes").parse::<u32>().unwrap() <= 6,
+        "{output}"
+    );
+    // ls itself has the directory open, and the pipe is its standard output.
+    assert_eq!(lookup(&output, "fds"), "4", "{output}");
+    let env: Vec<&str> = output
+        .lines()
+        .filter_map(|l| l.strip_prefix("env "))
+        .collect();
+    assert!(
+        env.iter()
+            .all(|e| ["PATH=", "HOME=", "PWD=", "OLDPWD=", "_=", "SHLVL="]
+                .iter()
+                .any(|k| e.starts_with(k))),
+        "{env:?}"
+    );
+    assert!(
+        output
+            .lines()
+            .filter(|l| l.starts_with("cgroup "))
+            .all(|l| l.ends_with(":/")),
+        "{output}"
+    );
+}
+
+#[test]
+fn forbidden_calls_fail() {
+    let script = format!(
+        r#"{TRY}
+        my $eperm = 1;
+        try("mount", 165, "none", "/tmp", "tmpfs", 0, 0); try("umount", 166, "/tmp", 2); try("pivot_root", 155, "/", "/");
+        try("unshare_user", 272, 0x10000000); try("unshare_mnt", 272, 0x20000); try("setns", 308, 0, 0);
+        try("clone_newuser", 56, 0x10000011, 0, 0, 0, 0); try("clone3", 435, 0, 0);
+        try("mknod", 133, "/tmp/dev", 020666, 259); try("chroot", 161, "/tmp"); try("sethostname", 170, "x", 1);
+        try("ptrace_init", 101, 16, 1, 0, 0); try("kill_init", 62, 1, 9); try("readv_init", 310, 1, 0, 0, 0, 0, 0);
+        try("keyctl", 250, 0, -3, 0, 0, 0); try("add_key", 248, "user", "x", "y", 1, -3);
+        try("bpf", 321, 0, 0, 0); try("perf", 298, 0, 0, 0, -1, 0); try("userfaultfd", 323, 0);
+        try("io_uring", 425, 1, 0); try("by_handle", 304, 0, 0, 0); try("reboot", 169, 0, 0, 0, 0);
+        try("swapon", 167, "/tmp/x", 0); try("module", 313, 0, "", 0); try("settime", 227, 0, 0); try("acct", 163, 0);
+        try("syslog", 103, 3, 0, 0); try("quotactl", 179, 0, 0, 0, 0); try("personality", 135, 0x0040000);
+        try("af_packet", 41, 17, 3, 0); try("af_alg", 41, 38, 5, 0); try("af_vsock", 41, 40, 1, 0);
+        try("netlink_audit", 41, 16, 3, 9); try("netlink_route", 41, 16, 3, 0); try("sctp", 41, 2, 1, 132);
+        try("raw", 41, 2, 3, 1); try("tcp", 41, 2, 1, 0); try("unix", 41, 1, 1, 0); try("tiocsti", 16, 0, 0x5412, "x");
+        try("setuid0", 105, 0); try("setgid0", 106, 0); try("capset", 126, 0, 0); try("fsopen", 430, "tmpfs", 0);
+        try("open_tree", 428, -100, "/", 1); try("kcmp", 312, 1, 2, 0, 0, 0); try("pidfd_getfd", 438, 0, 0, 0);
+        try("x32", 0x40000000 + 39); try("new_call", 900); try("mkfifo", 133, "/tmp/fifo", 010600, 0);
+        "#
+    );
+    let output = run(Site::new(&["perl", "-e", &script]));
+    let expected = |name: &str| match name {
+        "clone3" | "x32" | "new_call" => libc::ENOSYS,
+        "af_packet" | "af_alg" | "af_vsock" => libc::EAFNOSUPPORT,
+        "netlink_audit" | "sctp" => libc::EPROTONOSUPPORT,
+        "capset" => libc::EFAULT,
+        "netlink_route" | "tcp" | "unix" | "mkfifo" => 0,
+        _ => libc::EPERM,
+    };
+    assert!(output.lines().count() >= 48, "{output}");
+    for line in output.lines() {
+        let (name, errno) = line.split_once(' ').unwrap();
+        assert_eq!(errno, expected(name).to_string(), "{name}");
+    }
+}
+
+#[test]
+fn only_the_writable_places_are_writable() {
+    let output = run(Site::sh(
+        "for f in / /usr /etc /dev /proc /proc/sys/kernel /sys /sys/class /run /run/site /tmp /var /var/tmp /dev/shm /site; do \
+           if (echo x > $f/probe) 2>/dev/null; then echo $f yes; else echo $f no; fi; done; \
+         for f in /proc/sys/kernel/hostname /proc/sys/vm/swappiness /proc/sysrq-trigger /proc/sys/net/ipv4/ip_forward; do \
+           if (echo 1 > $f) 2>/dev/null; then echo $f yes; else echo $f no; fi; done; \
+         cp /usr/bin/true /run/site/true; if /run/site/true 2>/dev/null; then echo run-exec yes; else echo run-exec no; fi; \
+         cp /usr/bin/true /tmp/true; if /tmp/true; then echo tmp-exec yes; else echo tmp-exec no; fi; \
+         echo passwd $(cat /etc/passwd); (echo >> /etc/passwd) 2>/dev/null && echo passwd-written; \
+         echo null $(cat /dev/null | wc -c) $(head -c 4 /dev/zero | wc -c); ls -ld /tmp /run/site | sed 's/^/ls /'; \
+         readlink /bin; sed 's/^/mi /' /proc/self/mountinfo",
+    ));
+    for path in [
+        "/run",
+        "/run/site",
+        "/tmp",
+        "/var/tmp",
+        "/dev/shm",
+        "/site",
+        "tmp-exec",
+    ] {
+        assert_eq!(lookup(&output, path), "yes", "{path}\n{output}");
+    }
+    for path in [
+        "/",
+        "/usr",
+        "/etc",
+        "/dev",
+        "/proc",
+        "/proc/sys/kernel",
+        "/sys",
+        "/sys/class",
+        "/var",
+        "/proc/sys/kernel/hostname",
+        "/proc/sys/vm/swappiness",
+        "/proc/sysrq-trigger",
+        "/proc/sys/net/ipv4/ip_forward",
+        "run-exec",
+    ] {
+        assert_eq!(lookup(&output, path), "no", "{path}\n{output}");
+    }
+    assert_eq!(lookup(&output, "passwd"), "site:x:4321:4322::/site:/bin/sh");
+    assert!(!output.contains("passwd-written"));
+    assert_eq!(lookup(&output, "null"), "0 4");
+    assert!(
+        output
+            .lines()
+            .any(|l| l.starts_with("ls drwxrwxrwt") && l.ends_with("/tmp")),
+        "{output}"
+    );
+    assert!(
+        output
+            .lines()
+            .any(|l| l.starts_with("ls drwx------") && l.ends_with("/run/site")),
+        "{output}"
+    );
+    // Every mount is nosuid; only the shared devices are without nodev.
+    for mount in output.lines().filter_map(|l| l.strip_prefix("mi ")) {
+        let words: Vec<&str> = mount.split(' ').collect();
+        let (place, options) = (words[4], words[5]);
+        assert!(options.contains("nosuid"), "{mount}");
+        assert!(options.contains("nodev") || place == "/dev", "{mount}");
+        let writable = ["/tmp", "/run", "/var/tmp", "/site", "/proc"].contains(&place);
+        assert_eq!(options.split(',').any(|o| o == "rw"), writable, "{mount}");
+    }
+}
+
+#[test]
+fn sensitive_parts_of_proc_and_sys_are_hidden() {
+    let output = run(Site::sh(
+        "for f in kcore keys timer_list latency_stats; do echo /proc/$f $(cat /proc/$f 2>/dev/null | head -c 64 | wc -c); done; \
+         for d in /proc/acpi /proc/scsi /sys/firmware /sys/fs/cgroup /sys/fs/bpf /sys/kernel/debug /sys/kernel/security /sys/kernel/tracing; do \
+           echo $d $(ls -A $d 2>/dev/null | wc -l); done; \
+         for f in environ mem maps root cwd exe fd; do if ls -A /proc/1/$f/ >/dev/null 2>&1 || head -c1 /proc/1/$f >/dev/null 2>&1; then echo init-$f open; else echo init-$f closed; fi; done",
+    ));
+    assert_eq!(output.lines().count(), 19, "{output}");
+    for line in output.lines() {
+        let (what, value) = line.split_once(' ').unwrap();
+        let hidden = if what.starts_with("init-") {
+            "closed"
+        } else {
+            "0"
+        };
+        assert_eq!(value, hidden, "{what}");
+    }
+}
+
+#[test]
+fn documents_belong_to_the_site_and_nobody_else() {
+    let site = Site::sh(
+        "id; touch /site/made; mkdir /site/dir; cat /site/index.html; stat -c 'owner %n %u:%g' /site /site/made /site/foreign; \
+         (echo x >> /site/foreign) 2>/dev/null && echo foreign-written; cat /site/secret 2>/dev/null && echo secret-read; \
+         (echo x > /site/closed/x) 2>/dev/null && echo closed-written; chown 5000 /site/made 2>/dev/null && echo chowned; \
+         cp /usr/bin/busybox /site/own; chmod 4755 /site/own; stat -c 'mode %a' /site/own",
+    );
+    let at = |n: &str| site.documents.0.join(n);
+    fs::write(at("foreign"), "theirs\n").unwrap();
+    chown(at("foreign"), Some(9999), Some(9999)).unwrap();
+    fs::write(at("secret"), "secret\n").unwrap();
+    fs::set_permissions(at("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::create_dir(at("closed")).unwrap();
+    let spawner = Spawner::new();
+    let c = site.run(&spawner);
+    c.wait();
+    let output = c.output();
+    assert!(output.contains("hello"), "{output}");
+    for good in [
+        "owner /site 4321:4322",
+        "owner /site/made 4321:4322",
+        "owner /site/foreign 65534:65534",
+        "mode 4755",
+    ] {
+        assert!(output.lines().any(|l| l == good), "{good:?} in {output}");
+    }
+    for bad in [
+        "foreign-written",
+        "secret-read",
+        "closed-written",
+        "chowned",
+    ] {
+        assert!(!output.contains(bad), "{output}");
+    }
+    for name in ["made", "dir", "own"] {
+        let m = fs::metadata(c.documents.0.join(name)).unwrap();
+        assert_eq!((m.uid(), m.gid()), (UID, GID), "{name} on disk");
+    }
+}
+
+#[test]
+fn set_id_programs_gain_nothing() {
+    let tools = Dir::new();
+    let program = tools.0.join("id");
+    fs::copy("/usr/bin/id", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o6755)).unwrap();
+    let mut site =
+        Site::sh("stat -c 'mode %a %u' /opt/id; echo uid $(/opt/id -u) gid $(/opt/id -g)");
+    site.start.mounts.push(Mount {
+        target: "opt".into(),
+        directory: true,
+        read_only: true,
+        devices: false,
+        exec: true,
+        idmap: IdMap::Container,
+    });
+    site.pass(FdRole::Mount(4), bind(&tools.0));
+    let output = run(site);
+    assert!(
+        output.contains("mode 6755 0"),
+        "the template shows its owner as root: {output}"
+    );
+    assert!(output.contains("uid 4321 gid 4322"), "{output}");
+}
+
+/// As uid 0 of the container's user namespace, with every capability over it, without seccomp: far more than any
+/// process of a tenant can have. The namespaces belong to the host all the same.
+#[test]
+fn even_all_capabilities_of_the_user_namespace_change_nothing() {
+    let spawner = Spawner::new();
+    let c = Site::new(&["sleep", "1000"]).run(&spawner);
+    let script = format!(
+        r#"{TRY}
+        open(my $s, "/proc/self/status"); while (<$s>) {{ print if /^CapEff/ }}
+        try("mount", 165, "none", "/tmp", "tmpfs", 0, 0); try("remount_usr", 165, "none", "/usr", "", 32|4096, 0);
+        try("remount_root", 165, "none", "/", "", 32|4096, 0); try("umount_dev", 166, "/dev", 2); try("umount_proc_sys", 166, "/proc/sys", 2);
+        try("sethostname", 170, "x", 1); try("mknod", 133, "/tmp/dev", 020666, 259); try("ptrace_init", 101, 16, 1, 0, 0);
+        try("module", 313, 0, "", 0); try("settime", 227, 0, "\0" x 16); try("reboot", 169, 0xfee1dead, 672274793, 0x89abcdef, 0);
+        try("by_handle", 304, -100, "\0" x 16, 0); try("swapoff", 168, "/tmp"); try("bpf", 321, 5, "\0" x 128, 128);
+        try("netlink_addr", 41, 17, 3, 0); try("syslog", 103, 3, "\0" x 16, 16); try("kill_host", 62, 999999, 9);
+        for my $f ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger",
+                   "/proc/1/environ", "/proc/1/mem", "/proc/1/root/etc/shadow", "/usr/probe", "/etc/probe", "/dev/probe", "/probe",
+                   "/etc/passwd", "/sys/kernel/uevent_helper", "/proc/1/oom_score_adj") {{
+            printf "write:%s %d\n", $f, (open(my $h, "+>>", $f) ? 0 : $!+0);
+        }}
+        "#
+    );
+    let out = Command::new("nsenter")
+        .args([
+            "-t",
+            &c.pid.to_string(),
+            "-a",
+            "-S",
+            "0",
+            "-G",
+            "0",
+            "perl",
+            "-e",
+            &script,
+        ])
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        output.contains("CapEff:\t000001ff"),
+        "has every capability: {output} {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    assert_eq!(output.lines().count(), 32, "{output}");
+    for line in output.lines().skip(1) {
+        let (name, errno) = line.split_once(' ').unwrap();
+        assert_ne!(errno, "0", "{name} worked");
+    }
+}
