@@ -1,4 +1,23 @@
 //! The node agent and its command line.
+//!
+//! `config` and `machine` are pure; `site` drives one vhost with them, `container` makes and removes what it runs in,
+//! `registry` knows all vhosts, `api` lets others in. ARCHITECTURE.md has the map.
+
+pub mod api;
 pub mod cli;
 pub mod config;
+pub mod container;
+pub mod daemon;
 pub mod doctor;
+pub mod events;
+pub mod logs;
+pub mod machine;
+mod packet;
+pub mod persist;
+pub mod platform;
+pub mod readiness;
+pub mod registry;
+pub mod site;
+pub mod spawner;
+mod sys;
+pub mod time;

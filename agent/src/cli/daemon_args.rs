@@ -28,6 +28,22 @@ pub struct DaemonArgs {
     /// Parent of all cgroups, a path below the cgroup mount (on v1 below each controller's)
     #[arg(long, value_name = "PATH")]
     pub cgroup_parent: Option<PathBuf>,
+    /// End every container, remove cgroups, links and firewall rules, then exit (for the removal of the package)
+    #[arg(long)]
+    pub teardown: bool,
+}
+
+impl From<DaemonArgs> for crate::config::Overrides {
+    fn from(args: DaemonArgs) -> Self {
+        Self {
+            config: args.config,
+            socket: args.socket,
+            state_dir: args.state_dir,
+            run_dir: args.run_dir,
+            vhosts_dir: args.vhosts_dir,
+            cgroup_parent: args.cgroup_parent,
+        }
+    }
 }
 
 #[cfg(test)]

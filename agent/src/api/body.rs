@@ -1,0 +1,34 @@
+//! Bodies of requests: bounded before they are read.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use super::server::Server;
+
+/// Reads a body.
+pub(super) async fn read(server: &Server, body: Incoming) -> Result<Bytes, Problem> {
+    let most = server.max_body;
+    let declared = hyper::body::Body::size_hint(&body).lower();
+    if declared > most as u64 {
+        return Err(Problem::too_large(most));
+    }
+    let collecting = tokio::time::timeout(server.body_timeout, Limited::new(body, most).collect());
+    let Ok(collected) = collecting.await else {
+        return Err(Problem::bad_request("the body did not come in time"));
+    };
+    match collected {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large(most)),
+        Err(error) => Err(Problem::bad_request(format!("cannot read the body: {error}"))),
+    }
+}
+
+/// Reads a body as JSON; an empty one is an empty object.
+pub(super) async fn json<T: DeserializeOwned>(server: &Server, body: Incoming) -> Result<T, Problem> {
+    let bytes = read(server, body).await?;
+    let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+    serde_json::from_slice(&bytes).map_err(|e| Problem::bad_request(format!("the body is not what is expected here: {e}")))
+}

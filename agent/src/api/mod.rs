@@ -1,0 +1,18 @@
+//! HTTP/1.1 + JSON on the agent's Unix socket.
+//!
+//! [`server`] accepts and finds out who is there, [`route`] turns a request into a typed call and checks the
+//! peer's rights; each file below `verbs` is one resource.
+
+mod answer;
+mod body;
+mod dispatch;
+mod exec;
+mod host;
+pub mod problem;
+pub mod rights;
+mod route;
+mod server;
+mod stream;
+mod vhosts;
+
+pub use server::{Server, listen};

@@ -1,0 +1,142 @@
+//! Accepting connections: who is there decides before a byte is parsed, and their number is bounded.
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::rights::{Peer, Rights, Role};
+use super::route;
+use crate::registry::Registry;
+
+
+/// What every connection needs.
+pub struct Server {
+    /// The vhosts.
+    pub registry: Arc<Registry>,
+    /// Who may do what.
+    pub rights: Rights,
+    /// For operators: nobody else can shut them out.
+    all: Arc<Semaphore>,
+    /// For everybody else: seven eighths as many.
+    others: Arc<Semaphore>,
+    connections: u32,
+    max_head: usize,
+    pub(super) max_body: usize,
+    head_timeout: Duration,
+    pub(super) body_timeout: Duration,
+}
+
+impl Server {
+    /// A server over these vhosts.
+    pub fn new(registry: Arc<Registry>, rights: Rights) -> Arc<Self> {
+        let api = registry.platform().config.api.clone();
+        let connections = api.max_connections;
+        Arc::new(Self {
+            registry,
+            rights,
+            all: Arc::new(Semaphore::new(connections as usize)),
+            others: Arc::new(Semaphore::new((connections - connections / 8) as usize)),
+            connections,
+            max_head: usize::try_from(api.max_head.0).unwrap_or(usize::MAX),
+            max_body: usize::try_from(api.max_body.0).unwrap_or(usize::MAX),
+            head_timeout: api.head_timeout.finite().unwrap_or(Duration::MAX),
+            body_timeout: api.body_timeout.finite().unwrap_or(Duration::MAX),
+        })
+    }
+
+    /// Serves until `stop` turns true.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener, mut stop: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok((stream, _)) => self.admit(stream, stop.clone()),
+                Err(error) => {
+                    // Out of descriptors: those in use have to end first.
+                    tracing::error!("cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until every connection has ended.
+    pub async fn answered(&self) {
+        // Err cannot be: the semaphore is never closed.
+        let _ = self.all.acquire_many(self.connections).await;
+        let _ = self.others.acquire_many(self.connections - self.connections / 8).await;
+    }
+
+    fn admit(self: &Arc<Self>, stream: UnixStream, stop: watch::Receiver<bool>) {
+        let peer = match self.rights.peer(&stream) {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!("refused a connection: {error:#}");
+                return;
+            }
+        };
+        let pool = if peer.role == Role::Operator { &self.all } else { &self.others };
+        let Ok(permit) = pool.clone().try_acquire_owned() else {
+            // Dropped: a peer sees the end of the connection, and those who are served already go on undisturbed.
+            tracing::warn!("refused a connection of uid {}: too many are open", peer.uid);
+            return;
+        };
+        let server = self.clone();
+        tokio::spawn(async move {
+            server.connection(stream, peer, stop).await;
+            drop(permit);
+        });
+    }
+
+    async fn connection(self: Arc<Self>, stream: UnixStream, peer: Peer, mut stop: watch::Receiver<bool>) {
+        let peer = Arc::new(peer);
+        let service = service_fn(|request| {
+            let (server, peer) = (self.clone(), peer.clone());
+            async move { Ok::<_, Infallible>(route::handle(&server, &peer, request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout)
+            .max_buf_size(self.max_head)
+            .max_headers(64)
+            .half_close(true)
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let stopping = stop.wait_for(|stop| *stop);
+        tokio::select! {
+            // Errors are the peer's: bad syntax has been answered with 400, the rest is a connection that ended.
+            _ = connection.as_mut() => return,
+            _ = stopping => {}
+        }
+        // What has been accepted is answered, then the connection ends.
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+/// Listens on the agent's socket. A socket that a dead agent left behind is replaced; a living agent is an error.
+pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            anyhow::bail!("another agent listens on {} already; stop it or choose another --socket", path.display());
+        }
+        std::fs::remove_file(path).with_context(|| format!("cannot remove the old socket {}", path.display()))?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))?;
+    Ok(listener)
+}

@@ -1,0 +1,152 @@
+//! `/v1/vhosts`: definitions, status, verbs, limits.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{self, Answer};
+use super::body;
+use super::dispatch::refusal;
+use super::problem::Problem;
+use super::rights::{Peer, Role};
+use super::server::Server;
+use crate::config::Definition;
+use crate::config::definition::{LimitChange, LimitPatch, Signal};
+use crate::machine::Event;
+use crate::registry::Placed;
+use crate::site::Site;
+
+/// The site, if the peer may see it. To an owner somebody else's vhost is as unknown as none.
+async fn find(server: &Server, peer: &Peer, name: &str) -> Result<Arc<Site>, Problem> {
+    let site = server.registry.find(name).await?;
+    if peer.role.owns(&site.owner()) { Ok(site) } else { Err(Problem::unknown_vhost(name)) }
+}
+
+pub(super) async fn list(server: &Server, peer: &Peer) -> Answer {
+    let visible = |owner: &str| peer.role.owns(owner);
+    let vhosts = server.registry.list(&visible).await;
+    let problems: Vec<Value> = if peer.role == Role::Operator {
+        server.registry.problems()
+    } else {
+        Vec::new()
+    };
+    answer::json(&json!({"vhosts": vhosts, "problems": problems}))
+}
+
+pub(super) async fn show(server: &Server, peer: &Peer, name: &str) -> Answer {
+    let site = find(server, peer, name).await?;
+    answer::json(&site.view().await)
+}
+
+pub(super) async fn put(server: &Server, peer: &Peer, name: &str, dry_run: bool, content: Incoming) -> Answer {
+    operator(peer)?;
+    let bytes = body::read(server, content).await?;
+    let mut definition = Definition::from_json(&bytes).map_err(|p| Problem::bad_request(p.to_string()).about(name))?;
+    if definition.name.is_empty() {
+        definition.name = name.into();
+    }
+    if *definition.name != *name {
+        return Err(Problem::bad_request(format!("the body defines {:?}, the path names {name:?}", definition.name)));
+    }
+    let placed = server.registry.put(definition, dry_run).await?;
+    let (result, changes) = match placed {
+        Placed::Created => ("created", Vec::new()),
+        Placed::Unchanged => ("unchanged", Vec::new()),
+        Placed::Changed(changes) => ("changed", changes),
+    };
+    answer::json(&json!({"vhost": name, "result": result, "dry_run": dry_run, "changes": changes}))
+}
+
+pub(super) async fn delete(server: &Server, peer: &Peer, name: &str) -> Answer {
+    operator(peer)?;
+    let state = server.registry.delete(name).await?;
+    answer::json(&json!({"vhost": name, "result": "removed", "state": state.word()}))
+}
+
+/// Definitions decide what runs as whom: only operators change them.
+fn operator(peer: &Peer) -> Result<(), Problem> {
+    if peer.role == Role::Operator {
+        return Ok(());
+    }
+    Err(Problem::forbidden("only root and the operators' group change definitions"))
+}
+
+pub(super) async fn operate(server: &Server, peer: &Peer, name: &str, event: Event) -> Answer {
+    let site = find(server, peer, name).await?;
+    match site.operate(event).await.map_err(|e| Problem::internal(format!("{e:#}")).about(name))? {
+        Ok(_) => answer::json(&site.view().await),
+        Err(refused) => Err(refusal(&site, &refused)),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignalBody {
+    signal: String,
+}
+
+pub(super) async fn signal(server: &Server, peer: &Peer, name: &str, content: Incoming) -> Answer {
+    let site = find(server, peer, name).await?;
+    let asked: SignalBody = body::json(server, content).await?;
+    let signal: Signal = asked.signal.parse().map_err(Problem::bad_request)?;
+    let Some(container) = site.container() else {
+        return Err(Problem::conflict(format!("{} is not running: there is nobody to signal", site.name)).about(name));
+    };
+    container.signal_main(signal.number()).map_err(|e| Problem::internal(format!("{e:#}")).about(name))?;
+    answer::json(&json!({"vhost": &*site.name, "signal": signal.to_string(), "pid": container.record.main_pid}))
+}
+
+pub(super) async fn set_limits(server: &Server, peer: &Peer, name: &str, dry_run: bool, content: Incoming) -> Answer {
+    // Within a budget an owner could; until owners have budgets only operators hand out shares.
+    let site = find(server, peer, name).await?;
+    operator(peer)?;
+    let asked: Value = body::json(server, content).await?;
+    let words = flatten(&asked)?;
+    let patch = LimitPatch::parse(words).map_err(|e| Problem::bad_request(e).about(name))?;
+    if patch.0.is_empty() {
+        return Err(Problem::bad_request("there is no limit in the body; for example {\"cpu\": \"20%\"}").about(name));
+    }
+    let changed = site.set_limits(&patch, dry_run).await.map_err(|e| Problem::conflict(format!("{e:#}")).about(name))?;
+    let changes: Vec<Value> = changed.changes.iter().map(change).collect();
+    answer::json(&json!({
+        "vhost": &*site.name,
+        "dry_run": dry_run,
+        "changes": changes,
+        "limits": changed.in_force,
+    }))
+}
+
+/// `{"key","old","new"}`; no limit is `max`.
+fn change((key, old, new): &LimitChange) -> Value {
+    let text = |value: &Option<u64>| value.map_or_else(|| "max".to_owned(), |raw| key.show(raw));
+    json!({"key": key.name(), "old": text(old), "new": text(new)})
+}
+
+/// `{"cpu": "20%", "io": {"write": 5}}` as `cpu=20%`, `io.write=5`.
+fn flatten(asked: &Value) -> Result<Vec<String>, Problem> {
+    let bad = |key: &str| Problem::bad_request(format!("the value of {key} must be a text or a number, such as {{\"cpu\": \"20%\"}}"));
+    let Value::Object(map) = asked else { return Err(bad("the body")) };
+    let mut words = Vec::new();
+    for (key, value) in map {
+        match value {
+            Value::String(text) => words.push(format!("{key}={text}")),
+            Value::Number(number) => words.push(format!("{key}={number}")),
+            Value::Null => words.push(format!("{key}=default")),
+            Value::Object(inner) if key == "io" => {
+                for (part, value) in inner {
+                    let text = match value {
+                        Value::String(text) => text.clone(),
+                        Value::Number(number) => number.to_string(),
+                        Value::Null => "default".to_owned(),
+                        _ => return Err(bad(part)),
+                    };
+                    words.push(format!("io.{part}={text}"));
+                }
+            }
+            _ => return Err(bad(key)),
+        }
+    }
+    Ok(words)
+}

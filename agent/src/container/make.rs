@@ -1,0 +1,372 @@
+//! The start sequence up to execve of the command. Everything that comes into being is noted in [`Remains`] first,
+//! so that whoever breaks off knows what to remove.
+
+use std::fs::OpenOptions;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{AtFlags, CWD, Gid, Uid};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use shim::protocol::{FdRole, IdMap, Ids, Mount, Report, Request, Start};
+use tokio::io::unix::AsyncFd;
+
+use super::documents::{self, Documents, DocumentsError};
+use super::templates::Template;
+use super::{Container, Phases, Record, Remains, limits, request, start_time, upstream};
+use crate::config::definition::{Listen, Mode, User};
+use crate::config::{Definition, Limits};
+use crate::packet;
+use crate::platform::Platform;
+use crate::spawner::{SpawnError, errno_text};
+
+/// Port that the agent listens on for a container with `listen = "activate"` and an address.
+const ACTIVATED_PORT: u16 = 8080;
+
+/// Why no container came of it.
+pub enum MakeError {
+    /// The storage of the documents does not answer; `released` resolves when it has.
+    Hangs {
+        /// What is known.
+        message: String,
+        /// See above.
+        released: tokio::sync::oneshot::Receiver<()>,
+    },
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for MakeError {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Descriptors and what they are, in step.
+#[derive(Default)]
+struct Parcel<'a> {
+    roles: Vec<FdRole>,
+    fds: Vec<BorrowedFd<'a>>,
+}
+
+impl<'a> Parcel<'a> {
+    fn put(&mut self, role: FdRole, fd: BorrowedFd<'a>) {
+        self.roles.push(role);
+        self.fds.push(fd);
+    }
+}
+
+/// Makes the container of a vhost and starts its command; it does not listen yet.
+pub async fn make(
+    platform: &Arc<Platform>,
+    vhost: &Arc<str>,
+    definition: &Arc<Definition>,
+    wanted: &Limits,
+    remains: &mut Remains,
+) -> Result<Container, MakeError> {
+    let began = Instant::now();
+    let documents = open_documents(platform, definition).await?;
+    let template = platform.templates.get(&definition.template)?;
+    let (uid, gid) = user(platform, definition, documents.as_ref())?;
+    let opened = Instant::now();
+
+    let prepared = platform.take_network(definition.network.mode == Mode::Address).await?;
+    remains.slot = Some(prepared.slot);
+    let address = prepared.address;
+    remains.namespace = Some(Arc::new(prepared.namespace));
+    let direct = documents.as_ref().is_some_and(|d| !platform.idmaps(d.device));
+    let ids = Ids { base: platform.uid_base(prepared.slot), uid, gid, direct };
+    let group = platform
+        .tree
+        .group(&[&definition.owner, vhost])
+        .with_context(|| format!("cannot make the cgroup of {vhost}"))?;
+    let group = remains.group.insert(Arc::new(group)).clone();
+    let limits = limits::translate(wanted, documents.as_ref().map(|d| d.mount.as_fd()), false)?;
+    group.apply(&limits)?;
+    if let Some(address) = address {
+        remains.address = Some(address);
+        platform.allow(address, &definition.network)?;
+    }
+    let files = Files::make(platform, vhost, ids)?;
+    let socket = match request::socket_directory(definition) {
+        Some(inside) => Some((inside, upstream::prepare(platform, vhost, ids)?)),
+        None => None,
+    };
+    let Some(namespace) = remains.namespace.clone() else { return Err(anyhow!("no network namespace").into()) };
+    let activated = activate(platform, vhost, definition, &namespace, address)?;
+    let resourced = Instant::now();
+
+    let mounts = Mounts::new(&template, documents, prepared.sysfs, socket, direct)?;
+    let id = platform.spawner.next_id();
+    let (status, theirs) = status_socket()?;
+    let join = group.join_files()?;
+    let mut parcel = Parcel::default();
+    parcel.put(FdRole::Status, theirs.as_fd());
+    parcel.put(FdRole::ExitFile, files.exit.as_fd());
+    parcel.put(FdRole::LogDir, files.logs.as_fd());
+    parcel.put(FdRole::NetNs, namespace.fd());
+    if let Some(directory) = group.dir() {
+        parcel.put(FdRole::CgroupDir, directory);
+    }
+    for file in &join {
+        parcel.put(FdRole::CgroupProcs, file.as_fd());
+    }
+    for (index, (_, fd)) in mounts.list.iter().enumerate() {
+        parcel.put(FdRole::Mount(u16::try_from(index)?), fd.as_fd());
+    }
+    if let Some(socket) = &activated.socket {
+        parcel.put(FdRole::Listen, socket.as_fd());
+    }
+    let (tmpfs_bytes, tmpfs_inodes) = request::tmpfs(definition);
+    let start = Start {
+        id,
+        vhost: vhost.to_string(),
+        hostname: request::hostname(definition),
+        ids,
+        mounts: mounts.list.iter().map(|(mount, _)| mount.clone()).collect(),
+        symlinks: template.symlinks.clone(),
+        writable: [("tmp", 0o1777), ("run", 0o755), ("run/shm", 0o1777), ("var/tmp", 0o1777)]
+            .into_iter()
+            .map(|(path, mode)| (path.to_owned(), mode))
+            .filter(|(path, _)| path != "var/tmp" || !template.mounts.iter().any(|(_, name)| name == "var"))
+            .collect(),
+        generated: request::generated(&template, definition, ids, address, &platform.resolver),
+        tmpfs_bytes,
+        tmpfs_inodes,
+        command: definition.command.iter().map(str::to_owned).collect(),
+        env: request::environment(definition),
+        workdir: if definition.documents.is_some() { "/site" } else { "/" }.to_owned(),
+        rlimits: request::rlimits(definition),
+        log: request::log_rule(&platform.config),
+        fds: parcel.roles,
+    };
+    let started = platform.spawner.request(id, &Request::Start(Box::new(start)), &parcel.fds).await.map_err(explain)?;
+    drop((theirs, files, join, mounts, activated.socket));
+    let cloned = Instant::now();
+    let main_pid = wait_for_exec(&status).await?;
+    let executed = Instant::now();
+
+    let phases = Phases {
+        documents: millis(began, opened),
+        resources: millis(opened, resourced),
+        clone: millis(resourced, cloned),
+        setup: millis(cloned, executed),
+        listen: 0.0,
+        total: 0.0,
+    };
+    let upstream: Arc<str> = match (&definition.listen, &activated.path, address) {
+        (Listen::Tcp(port), _, Some(address)) => format!("{address}:{port}").into(),
+        (Listen::Activate, None, Some(address)) => format!("{address}:{ACTIVATED_PORT}").into(),
+        (Listen::Activate, Some(path), _) => format!("unix:{path}").into(),
+        (Listen::Unix(_), ..) => format!("unix:{}", upstream::path(platform, vhost).display()).into(),
+        // Reached through a socket that the agent hands over.
+        (Listen::Tcp(port), _, None) => format!("127.0.0.1:{port}").into(),
+        (Listen::Activate, None, None) => return Err(anyhow!("nothing was activated").into()),
+    };
+    let record = Record {
+        vhost: vhost.to_string(),
+        owner: definition.owner.to_string(),
+        pid: started.pid,
+        start_time: start_time(started.pid).context("its init has ended already")?,
+        main_pid,
+        slot: prepared.slot,
+        ids: ids.into(),
+        address,
+        activated_port: (activated.path.is_none() && definition.listen == Listen::Activate).then_some(ACTIVATED_PORT),
+        activated_path: activated.path,
+        upstream: upstream.to_string(),
+        ready_at: 0.0,
+        phases: phases.clone(),
+        listen: definition.listen.to_string(),
+    };
+    let pidfd = crate::sys::watch(started.pidfd).context("cannot watch its init")?;
+    let (Some(group), Some(namespace)) = (remains.group.clone(), remains.namespace.clone()) else {
+        return Err(anyhow!("its cgroup or namespace is gone").into());
+    };
+    Ok(Container::new(platform, vhost.clone(), record, pidfd, group, namespace, began))
+}
+
+fn millis(from: Instant, to: Instant) -> f64 {
+    ((to - from).as_secs_f64() * 1e6).round() / 1e3
+}
+
+async fn open_documents(platform: &Platform, definition: &Definition) -> Result<Option<Documents>, MakeError> {
+    let Some(path) = &definition.documents else { return Ok(None) };
+    let limit = definition.start.timeout.finite().unwrap_or(platform.longest_start()) / 2;
+    match documents::open(path, limit).await {
+        Ok(documents) => Ok(Some(documents)),
+        Err(error @ DocumentsError::System { .. }) => Err(MakeError::Other(error.into())),
+        Err(error) => {
+            let message = error.to_string();
+            let DocumentsError::Hangs { released, .. } = error else { return Err(anyhow!(message).into()) };
+            Err(MakeError::Hangs { message, released })
+        }
+    }
+}
+
+/// As whom the command runs, never below the configured minimum.
+fn user(platform: &Platform, definition: &Definition, documents: Option<&Documents>) -> Result<(u32, u32)> {
+    let (uid, gid, whence) = match (&definition.user, documents) {
+        (User::Auto, Some(d)) => (d.uid, d.gid, "the owner of its documents"),
+        (User::Auto, None) => bail!("there are no documents whose owner it could run as; set `user`"),
+        (User::Ids(uid, gid), _) => (*uid, *gid, "its `user`"),
+        (User::Name(name), _) => {
+            let user = nix::unistd::User::from_name(name)?
+                .with_context(|| format!("this host has no user {name:?}; create it or change `user`"))?;
+            (user.uid.as_raw(), user.gid.as_raw(), "its `user`")
+        }
+    };
+    let config = &platform.config;
+    if uid < config.min_uid || gid < config.min_gid {
+        bail!(
+            "{whence} is {uid}:{gid}, below the minimum {}:{}; give the documents to an ordinary user (chown) or lower min_uid/min_gid",
+            config.min_uid,
+            config.min_gid
+        );
+    }
+    if let Some(d) = documents
+        && d.uid == 0
+    {
+        bail!("its documents belong to root; give them to the site's user (chown)");
+    }
+    Ok((uid, gid))
+}
+
+/// The files on the host that init writes.
+struct Files {
+    exit: std::fs::File,
+    logs: OwnedFd,
+}
+
+impl Files {
+    fn make(platform: &Platform, vhost: &str, ids: Ids) -> Result<Self> {
+        let make = |path: &std::path::Path, mode| -> Result<()> {
+            match std::fs::DirBuilder::new().mode(mode).create(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    Err(error).with_context(|| format!("cannot make {}", path.display()))
+                }
+                _ => Ok(()),
+            }
+        };
+        make(&platform.site_dir(vhost), 0o755)?;
+        let path = platform.exit_path(vhost);
+        crate::persist::remove(&path)?;
+        let exit = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        let logs = platform.log_dir(vhost);
+        make(&logs, 0o700)?;
+        // The directory and what is in it belong to the container's uid 0 while it runs: init rotates them. The
+        // tenant has no way there, as it is not mounted inside.
+        let owner = (Some(Uid::from_raw(ids.base)), Some(Gid::from_raw(ids.base)));
+        let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&logs, flags, rustix::fs::Mode::empty())
+            .with_context(|| format!("cannot open {}", logs.display()))?;
+        rustix::fs::fchown(&directory, owner.0, owner.1).context("cannot give the log directory to init")?;
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                rustix::fs::chownat(&directory, entry.file_name(), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+        }
+        Ok(Self { exit, logs: directory })
+    }
+}
+
+/// A socket that the agent listens on for the container.
+struct Activated {
+    socket: Option<OwnedFd>,
+    path: Option<String>,
+}
+
+fn activate(
+    platform: &Platform,
+    vhost: &str,
+    definition: &Definition,
+    namespace: &netns::Namespace,
+    address: Option<Ipv4Addr>,
+) -> Result<Activated> {
+    if definition.listen != Listen::Activate {
+        return Ok(Activated { socket: None, path: None });
+    }
+    if let Some(address) = address {
+        let socket = namespace.listen_tcp(SocketAddr::from((address, ACTIVATED_PORT)))?;
+        return Ok(Activated { socket: Some(socket), path: None });
+    }
+    let path = platform.site_dir(vhost).join("activated");
+    crate::persist::remove(&path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(&path)?)
+        .with_context(|| format!("cannot listen on {}", path.display()))?;
+    let front = platform.front_gid.map(Gid::from_raw);
+    rustix::fs::chownat(CWD, &path, None, front, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chmodat(CWD, &path, rustix::fs::Mode::from_raw_mode(0o660), AtFlags::empty())?;
+    rustix::net::listen(&socket, 4096)?;
+    Ok(Activated { socket: Some(socket), path: Some(path.display().to_string()) })
+}
+
+/// All mounts of a container with their descriptors, in order.
+struct Mounts {
+    list: Vec<(Mount, OwnedFd)>,
+}
+
+impl Mounts {
+    fn new(
+        template: &Template,
+        documents: Option<Documents>,
+        sysfs: OwnedFd,
+        socket: Option<(String, OwnedFd)>,
+        direct: bool,
+    ) -> Result<Self> {
+        let idmap = IdMap::Container;
+        let mut list: Vec<_> = request::template_mounts(template, idmap).into_iter().zip(template.open()?).collect();
+        if let Some(documents) = documents {
+            let idmap = if direct { IdMap::None } else { IdMap::Site };
+            list.push((request::documents_mount(idmap), documents.mount));
+        }
+        list.push((request::sysfs_mount(), sysfs));
+        if let Some((inside, mount)) = socket {
+            list.push((request::socket_mount(&inside), mount));
+        }
+        Ok(Self { list })
+    }
+}
+
+/// Our end of a status socket, which translates the sender's pid, and the container's.
+pub fn status_socket() -> Result<(AsyncFd<OwnedFd>, OwnedFd)> {
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .context("cannot make a status socket")?;
+    rustix::net::sockopt::set_socket_passcred(&ours, true).context("cannot ask for credentials")?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((crate::sys::watch(ours)?, theirs))
+}
+
+/// Waits until the command has been executed; returns its pid.
+pub async fn wait_for_exec(status: &AsyncFd<OwnedFd>) -> Result<i32> {
+    let mut main_pid = None;
+    let mut buffer = vec![0; 4096];
+    loop {
+        let received = packet::receive(status, &mut buffer).await.context("cannot read its status")?;
+        if received.length == 0 {
+            return main_pid.context("its init ended before it could say why; it may have run out of its memory limit");
+        }
+        match postcard::from_bytes(&buffer[..received.length]).context("cannot decode its status")? {
+            Report::Exec => main_pid = Some(received.sender.context("its status came without a pid")?),
+            Report::Failed(failure) => {
+                let object = if failure.object.is_empty() { String::new() } else { format!(" {}", failure.object) };
+                bail!("cannot {}{object}: {}", failure.step, errno_text(failure.errno));
+            }
+        }
+    }
+}
+
+fn explain(error: SpawnError) -> anyhow::Error {
+    anyhow::Error::from(error)
+}

@@ -1,0 +1,268 @@
+//! The running instance of a vhost: what it consists of, and what can be asked of it.
+
+pub mod documents;
+mod limits;
+mod make;
+mod record;
+mod remove;
+mod request;
+pub mod templates;
+mod upstream;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+use crate::config::definition::Listen;
+use crate::platform::Platform;
+
+pub use limits::{in_force, translate};
+pub use make::{MakeError, make, status_socket, wait_for_exec};
+pub use record::{LastExit, Record, start_time};
+pub use remove::{Remains, Unkillable};
+pub use request::{environment, rlimits};
+
+/// How long each part of a start took, in ms, and the whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Phases {
+    /// Opening and checking the documents.
+    pub documents: f64,
+    /// Network namespace, address, cgroup, limits.
+    pub resources: f64,
+    /// The spawner's clone.
+    pub clone: f64,
+    /// Mounts, confinement, up to execve of the command.
+    pub setup: f64,
+    /// The application's own start, until it listens.
+    pub listen: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+/// How to find out whether the server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listener {
+    /// A TCP port inside the container's network namespace.
+    Tcp(u16),
+    /// A Unix socket, by its path inside.
+    Unix(Box<str>),
+    /// The agent itself listens there for the container.
+    Activated,
+}
+
+/// A container that was made (or found alive).
+pub struct Container {
+    /// The vhost.
+    pub vhost: Arc<str>,
+    /// What is on disk about it.
+    pub record: Record,
+    /// `10.88.0.6:8080` or `unix:/path`.
+    pub upstream: Arc<str>,
+    /// Times of its start.
+    pub phases: Arc<Phases>,
+    /// Its init.
+    pub(crate) pidfd: Arc<AsyncFd<OwnedFd>>,
+    /// Its control group.
+    pub group: Arc<cgroup::Group>,
+    /// Its network namespace.
+    pub(crate) namespace: Arc<netns::Namespace>,
+    listener: Listener,
+    /// The host's network namespace.
+    home: Arc<netns::Namespace>,
+    method: netns::Method,
+    /// When its keeper and stop tasks have to look again.
+    pub(crate) since: std::time::Instant,
+}
+
+impl Container {
+    /// Of a container that has been made (`began` is when its start did) or found alive.
+    #[allow(clippy::too_many_arguments, reason = "each is a part of the container, named by its type")]
+    pub(crate) fn new(
+        platform: &Platform,
+        vhost: Arc<str>,
+        record: Record,
+        pidfd: AsyncFd<OwnedFd>,
+        group: Arc<cgroup::Group>,
+        namespace: Arc<netns::Namespace>,
+        began: std::time::Instant,
+    ) -> Self {
+        Self {
+            vhost,
+            upstream: record.upstream.as_str().into(),
+            phases: Arc::new(record.phases.clone()),
+            listener: Listener::of(&record),
+            record,
+            pidfd: Arc::new(pidfd),
+            group,
+            namespace,
+            home: platform.home.clone(),
+            method: platform.method,
+            since: began,
+        }
+    }
+
+    /// The same container, known to listen, with the times (in ms) that took.
+    pub(crate) fn ready(&self, listen: f64, total: f64) -> Arc<Self> {
+        let phases = Phases { listen, total, ..(*self.phases).clone() };
+        let record = Record { phases: phases.clone(), ready_at: crate::time::unix_now(), ..self.record.clone() };
+        Arc::new(Self {
+            vhost: self.vhost.clone(),
+            record,
+            upstream: self.upstream.clone(),
+            phases: Arc::new(phases),
+            pidfd: self.pidfd.clone(),
+            group: self.group.clone(),
+            namespace: self.namespace.clone(),
+            listener: self.listener.clone(),
+            home: self.home.clone(),
+            method: self.method,
+            since: self.since,
+        })
+    }
+
+    /// The address that connections come to.
+    fn address(&self) -> IpAddr {
+        self.record.address.unwrap_or(Ipv4Addr::LOCALHOST).into()
+    }
+
+    /// Seconds since it began to listen.
+    pub fn uptime_s(&self) -> f64 {
+        ((crate::time::unix_now() - self.record.ready_at).max(0.0) * 1e3).round() / 1e3
+    }
+
+    /// All that has to be removed when it has ended.
+    pub(crate) fn remains(&self) -> Remains {
+        Remains {
+            group: Some(self.group.clone()),
+            namespace: Some(self.namespace.clone()),
+            address: self.record.address,
+            slot: Some(self.record.slot),
+            ..Remains::default()
+        }
+    }
+
+    /// Makes its Unix socket known to the front, once it listens.
+    pub(crate) fn publish(&self, platform: &Platform) -> Result<()> {
+        match &self.listener {
+            Listener::Unix(path) => upstream::publish(platform, &self.vhost, path, self.record.ids.into()),
+            Listener::Tcp(_) | Listener::Activated => Ok(()),
+        }
+    }
+
+    /// Whether its server accepts connections now; microseconds.
+    pub fn listens(&self) -> bool {
+        self.check().unwrap_or(false)
+    }
+
+    fn check(&self) -> std::io::Result<bool> {
+        let diag = self.namespace.diag();
+        let answer = match &self.listener {
+            Listener::Tcp(port) => diag.tcp_listening(self.method, self.address(), *port),
+            Listener::Unix(path) => diag.unix_listening(self.method, path.as_bytes()),
+            Listener::Activated => return Ok(true),
+        };
+        answer.map_err(std::io::Error::other)
+    }
+
+    /// [`Self::listens`] for the readiness thread.
+    pub fn probe(self: &Arc<Self>) -> crate::readiness::Probe {
+        let container = self.clone();
+        Box::new(move || container.check())
+    }
+
+    /// Connections that are open to its server now. May cost more than [`Self::listens`]: not for the hot path.
+    pub fn open_connections(&self) -> Result<usize> {
+        let diag = self.namespace.diag();
+        let count = match &self.listener {
+            Listener::Tcp(port) => diag.tcp_open(self.method, *port),
+            Listener::Unix(path) => diag.unix_open(self.method, path.as_bytes()),
+            Listener::Activated => match self.record.activated_port {
+                Some(port) => diag.tcp_open(self.method, port),
+                // That socket was made in the host's namespace.
+                None => self.home.diag().unix_open(
+                    self.method,
+                    self.record.activated_path.as_deref().unwrap_or_default().as_bytes(),
+                ),
+            },
+        };
+        count.with_context(|| format!("cannot count the connections of {}", self.vhost))
+    }
+
+    /// Sends a signal to its init, which forwards it to the command.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let named = Signal::from_named_raw(signal)
+            .with_context(|| format!("signal {signal} cannot be sent to {}", self.vhost))?;
+        match rustix::process::pidfd_send_signal(self.pidfd.get_ref(), named) {
+            // It has ended by itself: the keeper notices.
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            other => other.with_context(|| format!("cannot send signal {signal} to {}", self.vhost)),
+        }
+    }
+
+    /// Sends a signal on an operator's behalf: KILL and STOP reach the command itself, as init cannot catch them.
+    pub fn signal_main(&self, signal: i32) -> Result<()> {
+        if ![libc::SIGKILL, libc::SIGSTOP].contains(&signal) {
+            return self.signal(signal);
+        }
+        let main = rustix::process::Pid::from_raw(self.record.main_pid).context("it has no command")?;
+        let pidfd = rustix::process::pidfd_open(main, PidfdFlags::empty()).context("its command has ended")?;
+        if !self.group.pids()?.contains(&self.record.main_pid) {
+            anyhow::bail!("the command of {} has ended", self.vhost);
+        }
+        let named = Signal::from_named_raw(signal).context("no such signal")?;
+        rustix::process::pidfd_send_signal(pidfd, named).with_context(|| format!("cannot signal {}", self.vhost))
+    }
+
+    /// Waits until its init has ended, and with it (it is pid 1 of its pid namespace) every process inside.
+    pub async fn ended(&self) {
+        // An error can only mean that the runtime is shutting down.
+        let _ = self.pidfd.readable().await.map(|mut guard| guard.retain_ready());
+    }
+
+    /// Freezes or thaws all its processes.
+    pub fn set_frozen(&self, frozen: bool) -> Result<()> {
+        const LIMIT: Duration = Duration::from_millis(500);
+        let result = if frozen { self.group.freeze(LIMIT) } else { self.group.thaw(LIMIT) };
+        result.with_context(|| format!("cannot {} {}", if frozen { "freeze" } else { "thaw" }, self.vhost))
+    }
+
+    /// For requests of the spawner that join it.
+    pub fn pidfd(&self) -> impl AsFd + '_ {
+        self.pidfd.get_ref()
+    }
+}
+
+/// A pidfd of `pid` if that is still the process that began at `start_time` (clock ticks since boot).
+pub fn open_process(pid: i32, expected_start: u64) -> Result<Option<OwnedFd>> {
+    let Some(number) = rustix::process::Pid::from_raw(pid) else { return Ok(None) };
+    let pidfd = match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot open process {pid}")),
+    };
+    // Read after the pidfd is open: if the number has been given to another process, its start time differs.
+    Ok((start_time(pid) == Some(expected_start)).then_some(pidfd))
+}
+
+impl Listener {
+    /// As the container was started with, whatever its definition says by now.
+    fn of(record: &Record) -> Self {
+        match record.listen.parse() {
+            Ok(Listen::Tcp(port)) => Self::Tcp(port),
+            Ok(Listen::Unix(path)) => Self::Unix(path.to_string_lossy().into()),
+            Ok(Listen::Activate) | Err(_) => Self::Activated,
+        }
+    }
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Container").field("record", &self.record).field("pidfd", &self.pidfd.get_ref().as_raw_fd()).finish()
+    }
+}

@@ -1,0 +1,95 @@
+//! What a container leaves behind, and how it goes: everything, in reverse, going on after an error.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netns::Slots as _;
+
+use crate::persist;
+use crate::platform::Platform;
+
+/// How long the kernel may take to end a killed container before it counts as stuck.
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// The container cannot be ended: a process is in an uninterruptible sleep.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot end {vhost}: {pids} of its processes do not die within {:.0} s; a process waits for storage that does not answer", KILL_LIMIT.as_secs_f64())]
+pub struct Unkillable {
+    vhost: String,
+    pids: usize,
+}
+
+/// What may exist of a container; each part is removed if it is there.
+#[derive(Default)]
+pub struct Remains {
+    /// Its cgroup.
+    pub group: Option<Arc<cgroup::Group>>,
+    /// Its network namespace; the last descriptor of a namespace without processes ends it, with its veth.
+    pub namespace: Option<Arc<netns::Namespace>>,
+    /// Detached mounts that were not used.
+    pub mounts: Vec<OwnedFd>,
+    /// Its address, for the firewall's sets.
+    pub address: Option<std::net::Ipv4Addr>,
+    /// Its slot, given back at the very end.
+    pub slot: Option<u32>,
+}
+
+impl Remains {
+    /// Removes everything. Blocks for as long as the kernel needs to end processes, at most [`KILL_LIMIT`].
+    ///
+    /// On `Err` the processes are still there and so are their cgroup and slot: call it again later.
+    pub fn remove(&mut self, platform: &Arc<Platform>, vhost: &str) -> Result<(), Unkillable> {
+        if let Some(group) = &self.group
+            && let Err(pids) = kill(group, vhost)
+        {
+            return Err(Unkillable { vhost: vhost.to_owned(), pids });
+        }
+        self.mounts.clear();
+        if let Some(address) = self.address.take()
+            && let Err(error) = platform.host.revoke(address)
+        {
+            tracing::error!("{vhost}: cannot remove its firewall entries: {error}");
+        }
+        self.namespace = None;
+        if let Some(group) = self.group.take()
+            && let Err(error) = group.remove(KILL_LIMIT)
+        {
+            tracing::error!("{vhost}: {error}");
+        }
+        for path in [platform.record_path(vhost), platform.exit_path(vhost)] {
+            if let Err(error) = persist::remove(&path) {
+                tracing::error!("{vhost}: {error:#}");
+            }
+        }
+        if let Err(error) = super::upstream::remove(platform, vhost) {
+            tracing::error!("{vhost}: {error:#}");
+        }
+        // Err: not empty, or never made; both are fine.
+        let _ = std::fs::remove_dir(platform.site_dir(vhost));
+        if let Some(slot) = self.slot.take() {
+            platform.slots.give_back(slot);
+        }
+        Ok(())
+    }
+}
+
+/// Ends every process of the group; Err says how many are left.
+fn kill(group: &cgroup::Group, vhost: &str) -> Result<(), usize> {
+    let left = || group.pids().map_or(1, |pids| pids.len());
+    if !group.populated().unwrap_or(true) {
+        return Ok(());
+    }
+    // Thawed first: on v1 a frozen process does not die.
+    let _ = group.thaw(Duration::from_millis(100));
+    if let Err(error) = group.kill() {
+        tracing::error!("{vhost}: {error}");
+    }
+    match group.wait_empty(KILL_LIMIT) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            tracing::debug!("{vhost}: {error}");
+            if left() == 0 { Ok(()) } else { Err(left()) }
+        }
+    }
+}

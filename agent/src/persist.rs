@@ -1,0 +1,85 @@
+//! Small JSON files that are either the old or the new content, whatever happens.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How much a promise has to survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// The agent's death: the file is in a tmpfs or may be lost with the host.
+    Process,
+    /// Power failure: file and directory are synchronised before this returns.
+    Host,
+}
+
+/// Replaces `path` by `value` as JSON, mode 0600. The directory must be one that only root can write.
+pub fn write<T: Serialize>(path: &Path, value: &T, durable: Durable) -> Result<()> {
+    let attempt = || -> Result<()> {
+        let directory = path.parent().context("it has no directory")?;
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        // Left over from an agent that died between the two steps below.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        if durable == Durable::Host {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)?;
+        if durable == Durable::Host {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(())
+    };
+    attempt().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads a file of [`write`]; None if there is none.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("cannot understand {}", path.display()))
+}
+
+/// Removes a file if it is there.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn replaces_and_removes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        assert_eq!(read::<u32>(&path).unwrap(), None);
+        fs::write(dir.path().join("a.json.new"), "torn").unwrap();
+        write(&path, &7u32, Durable::Host).unwrap();
+        write(&path, &8u32, Durable::Process).unwrap();
+        assert_eq!(read::<u32>(&path).unwrap(), Some(8));
+        fs::write(&path, "{").unwrap();
+        assert!(read::<u32>(&path).unwrap_err().to_string().contains("a.json"));
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+    }
+}

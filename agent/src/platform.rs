@@ -1,0 +1,251 @@
+//! What all vhosts of this host share: the cgroup tree, networks, slots, templates, the spawner.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use shim::protocol::Ids;
+
+use crate::config::AgentConfig;
+use crate::config::agent::ListenCheck;
+use crate::config::definition::{Network, Protocol};
+use crate::container::templates::Templates;
+use crate::events::Events;
+use crate::readiness::Readiness;
+use crate::spawner::Spawner;
+
+/// A network namespace for one container.
+pub struct Prepared {
+    /// Its slot, which also decides the uid range.
+    pub slot: u32,
+    /// Its address, where it has a veth.
+    pub address: Option<Ipv4Addr>,
+    /// The namespace.
+    pub namespace: netns::Namespace,
+    /// A sysfs of that namespace.
+    pub sysfs: OwnedFd,
+}
+
+/// The host as the agent uses it.
+pub struct Platform {
+    /// agent.toml with what the command line overrides.
+    pub config: AgentConfig,
+    /// The cgroups of the agent.
+    pub tree: cgroup::Tree,
+    /// Keeps joining a v1 cgroup fast for as long as the agent lives.
+    _dynmods: Option<cgroup::DynmodsGuard>,
+    /// veths and firewall.
+    pub host: Arc<netns::Host>,
+    /// Namespaces made ahead.
+    /// Filled only after the slots of living containers have been reserved.
+    pool: OnceLock<netns::Pool>,
+    /// Slots.
+    pub slots: Arc<netns::SlotSet>,
+    /// Templates.
+    pub templates: Templates,
+    /// The process that clones.
+    pub spawner: Spawner,
+    /// Waits for listeners.
+    pub readiness: Readiness,
+    /// What happened.
+    pub events: Events,
+    /// How listeners are found.
+    pub method: netns::Method,
+    /// Group of the servers in front, which may connect to Unix upstreams.
+    pub front_gid: Option<u32>,
+    /// Content of the containers' /etc/resolv.conf.
+    pub resolver: String,
+    /// The host's network namespace.
+    pub home: Arc<netns::Namespace>,
+    idmaps: Mutex<HashMap<u64, bool>>,
+    born: Instant,
+}
+
+impl Platform {
+    /// Sets the host up; what is there already is taken over.
+    pub async fn new(config: AgentConfig) -> Result<Arc<Self>> {
+        for (directory, mode) in [
+            (config.run_dir.clone(), 0o755),
+            (config.run_dir.join("sites"), 0o755),
+            (config.state_dir.clone(), 0o711),
+            (config.state_dir.join("vhosts"), 0o700),
+            (config.state_dir.join("logs"), 0o711),
+        ] {
+            make_directory(&directory, mode)?;
+        }
+        let hierarchy = cgroup::Hierarchy::detect()?;
+        let parent = config.cgroup_parent.clone().unwrap_or_else(|| "fastcontainer".into());
+        let tree = cgroup::Tree::open(hierarchy, &parent.to_string_lossy())?;
+        // Only slower without it.
+        let dynmods = tree.favor_dynmods().unwrap_or_else(|error| {
+            tracing::info!("{error}");
+            None
+        });
+        let host = Arc::new(netns::Host::new(netns::HostConfig {
+            subnet: netns::Subnet::new(config.subnet.address(), config.subnet.prefix())?,
+            table: config.nft_table.to_string(),
+            prefix: config.interface_prefix.to_string(),
+            uplink: None,
+        })?);
+        let ranges = (u32::MAX - config.uid_base) / Ids::RANGE;
+        let slots = Arc::new(netns::SlotSet::new(host.config().subnet.last_slot().min(ranges.saturating_sub(1))));
+        let templates = Templates::new(&config)?;
+        let spawner = Spawner::new(config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?).await?;
+        let readiness = Readiness::new().context("cannot start the readiness thread")?;
+        let platform = Self {
+            method: match config.listen_check {
+                ListenCheck::SockDiag => netns::Method::SockDiag,
+                ListenCheck::Proc => netns::Method::ProcNet,
+            },
+            front_gid: config.front_group.gid().ok().flatten(),
+            resolver: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            home: Arc::new(netns::Namespace::of_pid(std::process::id())?),
+            idmaps: Mutex::default(),
+            born: Instant::now(),
+            events: Events::default(),
+            config,
+            tree,
+            _dynmods: dynmods,
+            host,
+            pool: OnceLock::new(),
+            slots,
+            templates,
+            spawner,
+            readiness,
+        };
+        Ok(Arc::new(platform))
+    }
+
+    /// Begins to make namespaces ahead. Called once, after the slots of living containers have been reserved.
+    pub fn fill_pool(&self) -> Result<()> {
+        let size = netns::PoolSize {
+            address: self.config.pool.address as usize,
+            private: self.config.pool.private as usize,
+        };
+        let pool = netns::Pool::new(Some(self.host.clone()), self.slots.clone(), size)?;
+        let _ = self.pool.set(pool);
+        Ok(())
+    }
+
+    /// First host uid of a slot's range.
+    pub fn uid_base(&self, slot: u32) -> u32 {
+        self.config.uid_base + slot * Ids::RANGE
+    }
+
+    /// Undoes what the agent has made on the host, after all containers have ended.
+    pub fn teardown(platform: Arc<Self>) -> Result<()> {
+        let Ok(platform) = Arc::try_unwrap(platform) else { anyhow::bail!("the host is still in use") };
+        drop(platform.pool);
+        platform.tree.remove()?;
+        if let Ok(host) = Arc::try_unwrap(platform.host) {
+            host.teardown()?;
+        }
+        match std::fs::remove_dir_all(&platform.config.run_dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", platform.config.run_dir.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Time since the agent's start: the clock of the state machines.
+    pub fn uptime(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// Takes a network namespace from the pool, or makes one if it is empty.
+    pub async fn take_network(self: &Arc<Self>, with_address: bool) -> Result<Prepared> {
+        let kind = if with_address { netns::Kind::Address } else { netns::Kind::Private };
+        let platform = self.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            let pool = platform.pool.get().context("the agent has not taken over its containers yet")?;
+            pool.take(kind).map_err(anyhow::Error::from)
+        });
+        let prepared = prepared.await??;
+        Ok(Prepared {
+            slot: prepared.slot,
+            address: prepared.link.as_ref().map(|link| link.address),
+            namespace: prepared.namespace,
+            sysfs: prepared.sysfs,
+        })
+    }
+
+    /// Opens the firewall for what a definition allows.
+    pub fn allow(&self, address: Ipv4Addr, network: &Network) -> Result<()> {
+        if !network.outbound && network.allow.is_empty() {
+            return Ok(());
+        }
+        let destination = |d: &crate::config::definition::Destination| {
+            let protocol = match d.protocol {
+                Protocol::Tcp => netns::Protocol::Tcp,
+                Protocol::Udp => netns::Protocol::Udp,
+            };
+            match d.address {
+                std::net::IpAddr::V4(address) => Ok(netns::Destination { protocol, address, port: d.port }),
+                std::net::IpAddr::V6(_) => anyhow::bail!("cannot allow {d}: containers have IPv4 addresses only"),
+            }
+        };
+        let allow = network.allow.iter().map(destination).collect::<Result<_>>()?;
+        self.host.allow(address, &netns::Policy { outbound: network.outbound, allow })?;
+        Ok(())
+    }
+
+    /// Whether the file system with this device number can be mounted with mapped ids; found out at first use.
+    pub fn idmaps(&self, device: u64) -> bool {
+        *self.idmaps.lock().unwrap_or_else(PoisonError::into_inner).get(&device).unwrap_or(&true)
+    }
+
+    /// Remembers that the file system with this device number cannot be mounted with mapped ids.
+    pub fn cannot_idmap(&self, device: u64) {
+        self.idmaps.lock().unwrap_or_else(PoisonError::into_inner).insert(device, false);
+    }
+
+    /// Bound for what has no bound of its own.
+    pub fn longest_start(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    /// `sites/VHOST` below the run directory.
+    pub fn site_dir(&self, vhost: &str) -> PathBuf {
+        self.config.run_dir.join("sites").join(vhost)
+    }
+
+    /// What the next agent takes a container over by.
+    pub fn record_path(&self, vhost: &str) -> PathBuf {
+        self.site_dir(vhost).join("container.json")
+    }
+
+    /// Where init writes how the command ended.
+    pub fn exit_path(&self, vhost: &str) -> PathBuf {
+        self.site_dir(vhost).join("exit")
+    }
+
+    /// How the last container ended.
+    pub fn last_exit_path(&self, vhost: &str) -> PathBuf {
+        self.config.state_dir.join("vhosts").join(format!("{vhost}.exit.json"))
+    }
+
+    /// What the operator did.
+    pub fn kept_path(&self, vhost: &str) -> PathBuf {
+        self.config.state_dir.join("vhosts").join(format!("{vhost}.json"))
+    }
+
+    /// The container's logs.
+    pub fn log_dir(&self, vhost: &str) -> PathBuf {
+        self.config.state_dir.join("logs").join(vhost)
+    }
+}
+
+fn make_directory(path: &std::path::Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)))
+        .with_context(|| format!("cannot make {}", path.display()))
+}

@@ -1,0 +1,163 @@
+//! Changes of definitions: by files, and by the API, which writes files.
+
+use std::sync::{Arc, PoisonError};
+
+use serde_json::{Value, json};
+
+use super::Registry;
+use crate::api::problem::Problem;
+use crate::config::Definition;
+use crate::config::store::Change;
+use crate::config::store::{file_name, remove_definition, write_definition};
+use crate::machine::State;
+use crate::site::Site;
+
+/// What `put` did.
+#[derive(Debug)]
+pub enum Placed {
+    /// There was no such vhost.
+    Created,
+    /// Nothing differs.
+    Unchanged,
+    /// What differs: `{"key","old","new"}`.
+    Changed(Vec<Value>),
+}
+
+impl Registry {
+    /// Creates or changes a vhost: the definition is on disk when this returns.
+    pub async fn put(self: &Arc<Self>, definition: Definition, dry_run: bool) -> Result<Placed, Problem> {
+        let name = definition.name.clone();
+        let bad = |text: String| Problem::bad_request(text).about(&name);
+        definition.validate(&self.platform.rules()).map_err(|problems| {
+            let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            bad(format!("the definition of {name} is not valid: {}", words.join("; ")))
+        })?;
+        let _one_at_a_time = self.changing.lock().await;
+        let (existing, file) = {
+            let definitions = self.definitions();
+            let file = match definitions.get(&name).and_then(|_| definitions.file_of(&name)) {
+                Some(file) => file.to_owned(),
+                None => file_name(&name).map_err(|p| bad(p.to_string()))?,
+            };
+            if let Some(conflict) = definitions.conflicts(&file, &definition).first() {
+                return Err(Problem::conflict(conflict.to_string()).about(&name));
+            }
+            (definitions.get(&name).cloned(), file)
+        };
+        let placed = match &existing {
+            None => Placed::Created,
+            Some(old) if **old == definition => Placed::Unchanged,
+            Some(old) => Placed::Changed(differences(old, &definition)),
+        };
+        if dry_run || matches!(placed, Placed::Unchanged) {
+            return Ok(placed);
+        }
+        let text = definition.to_toml().map_err(|p| bad(p.to_string()))?;
+        let (dir, target) = (self.platform.config.vhosts_dir.clone(), file.clone());
+        tokio::task::spawn_blocking(move || write_definition(&dir, &target, &definition))
+            .await
+            .map_err(|e| Problem::internal(e.to_string()))?
+            .map_err(|p| Problem::internal(p.to_string()).about(&name))?;
+        // In force now, not only when the watch has seen the file.
+        let changes = self.definitions.write().unwrap_or_else(PoisonError::into_inner).apply_change(&file, Some(&text));
+        self.apply(changes).await;
+        Ok(placed)
+    }
+
+    /// Removes a vhost's definition and ends its container; returns the state reached.
+    pub async fn delete(self: &Arc<Self>, name: &str) -> Result<State, Problem> {
+        let _one_at_a_time = self.changing.lock().await;
+        let file = {
+            let definitions = self.definitions();
+            definitions.get(name).and_then(|_| definitions.file_of(name)).map(str::to_owned)
+        };
+        let Some(file) = file else {
+            if self.pattern_definition(name).is_some() && self.find(name).await.is_ok() {
+                return Err(Problem::conflict(format!("{name} comes from a directory pattern; remove its directory instead")).about(name));
+            }
+            return Err(Problem::unknown_vhost(name));
+        };
+        let (dir, target) = (self.platform.config.vhosts_dir.clone(), file.clone());
+        tokio::task::spawn_blocking(move || remove_definition(&dir, &target))
+            .await
+            .map_err(|e| Problem::internal(e.to_string()))?
+            .map_err(|p| Problem::internal(p.to_string()).about(name))?;
+        let site = self.site(name);
+        let changes = self.definitions.write().unwrap_or_else(PoisonError::into_inner).apply_change(&file, None);
+        self.apply(changes).await;
+        Ok(match site {
+            Some(site) => site.settled().await,
+            None => State::Gone,
+        })
+    }
+
+    /// Carries changes of definitions over to the vhosts that have been woken.
+    pub(super) async fn apply(self: &Arc<Self>, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Added(definition) | Change::Changed { new: definition, .. } => {
+                    self.platform.events.emit(
+                        "definition",
+                        Some((&(&*definition.name).into(), &(&*definition.owner).into())),
+                        json!({"change": "in force"}),
+                    );
+                    if let Some(site) = self.site(&definition.name).filter(|site| !site.withdrawn()) {
+                        site.redefine(definition).await;
+                    }
+                }
+                Change::Removed(definition) => {
+                    if let Some(site) = self.site(&definition.name) {
+                        self.withdraw(site);
+                    }
+                }
+                Change::Problem(problem) => {
+                    tracing::error!("{problem}");
+                    self.platform.events.emit("problem", None, json!({"file": problem.file, "detail": problem.to_string()}));
+                }
+                Change::Solved(file) => {
+                    self.platform.events.emit("solved", None, json!({"file": &*file}));
+                }
+            }
+        }
+    }
+
+    /// Ends a vhost whose definition is gone, and forgets it afterwards.
+    pub(super) fn withdraw(self: &Arc<Self>, site: Arc<Site>) {
+        site.begin_withdrawal();
+        let registry = self.clone();
+        tokio::spawn(async move {
+            if site.settled().await == State::Gone {
+                registry.forget(&site);
+            }
+        });
+    }
+}
+
+/// What differs between two definitions, by key of their JSON, `a.b` for tables.
+fn differences(old: &Definition, new: &Definition) -> Vec<Value> {
+    let flat = |definition: &Definition| {
+        let mut all = std::collections::BTreeMap::new();
+        flatten("", &json!(definition), &mut all);
+        all
+    };
+    let (old, new) = (flat(old), flat(new));
+    let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    keys.into_iter()
+        .filter(|key| old.get(*key) != new.get(*key))
+        .map(|key| json!({"key": key, "old": old.get(key), "new": new.get(key)}))
+        .collect()
+}
+
+fn flatten(prefix: &str, value: &Value, all: &mut std::collections::BTreeMap<String, Value>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&key, value, all);
+            }
+        }
+        other => {
+            all.insert(prefix.to_owned(), other.clone());
+        }
+    }
+}

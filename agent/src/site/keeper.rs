@@ -1,0 +1,129 @@
+//! Watches over one running container: its end, its idleness, its age.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Site;
+use crate::config::definition::IdleAction;
+use crate::container::Container;
+use crate::machine::{Event, State};
+
+/// How long a container that is too old may go on while it has open connections.
+const DRAIN_LIMIT: Duration = Duration::from_secs(300);
+/// How often a container that is too old is asked whether it is unused.
+const DRAIN_STEP: Duration = Duration::from_secs(1);
+/// After a dispatch its connection may still be on the way.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+/// A running container is looked at this often at least: its definition and its number of requests may have changed.
+const LOOK: Duration = Duration::from_secs(10);
+/// A frozen container with `action = "ladder"` is stopped after this many idle times.
+const LADDER_STOP: u32 = 10;
+
+/// Starts the task; it ends when the container does or is being ended.
+pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
+    tokio::spawn(async move {
+        let born = Instant::from_std(container.since);
+        let mut busy_until = born;
+        loop {
+            let idle = site.definition().idle;
+            let now = Instant::now();
+            let quiet_since = site.last_request().max(busy_until);
+            let patience = idle.timeout.finite();
+            let idle_at = match site.state() {
+                State::Frozen if idle.action == IdleAction::Ladder => patience.map(|t| quiet_since + t * LADDER_STOP),
+                State::Frozen => None,
+                _ => patience.map(|t| quiet_since + t),
+            };
+            let old_at = idle.max_lifetime.finite().map(|age| born + age);
+            let worn = idle.max_requests.is_some_and(|most| site.requests_of_this_life() >= u64::from(most.get()));
+            let next = [idle_at, old_at, worn.then_some(now)].into_iter().flatten().min();
+            if next.is_some_and(|at| at <= now) {
+                let due = if old_at.is_some_and(|at| at <= now) || worn { Due::Age } else { Due::Idle };
+                match act(&site, &container, due, &mut busy_until, born).await {
+                    Next::Look => continue,
+                    Next::LookAt(at) => {
+                        if ended_before(&container, Some(at)).await {
+                            site.feed_about(&container, Event::Exited);
+                            return;
+                        }
+                        continue;
+                    }
+                    Next::Over => {}
+                }
+            }
+            if !site.owns(&container) {
+                return;
+            }
+            // A dispatch that thaws it or a new definition moves the next point in time, but never before this one.
+            let next = next.filter(|at| *at > now).unwrap_or(now + patience.unwrap_or(LOOK));
+            let next = Some(next.min(now + LOOK));
+            if ended_before(&container, next).await {
+                site.feed_about(&container, Event::Exited);
+                return;
+            }
+        }
+    });
+}
+
+enum Due {
+    Idle,
+    Age,
+}
+
+enum Next {
+    /// Something has moved: compute anew.
+    Look,
+    /// Not yet; again at this time at the latest.
+    LookAt(Instant),
+    /// The machine has been told.
+    Over,
+}
+
+async fn act(site: &Arc<Site>, container: &Arc<Container>, due: Due, busy_until: &mut Instant, born: Instant) -> Next {
+    let counted = container.clone();
+    let open = match tokio::task::spawn_blocking(move || counted.open_connections()).await {
+        Ok(Ok(open)) => open,
+        // Not known: it counts as in use, as stopping a site in use is worse than keeping an idle one.
+        Ok(Err(error)) => {
+            tracing::warn!("{error:#}");
+            1
+        }
+        Err(_) => 1,
+    };
+    let now = Instant::now();
+    match due {
+        Due::Idle if open > 0 => {
+            *busy_until = now;
+            Next::Look
+        }
+        Due::Idle => {
+            let idle = site.definition().idle;
+            let freeze = idle.action != IdleAction::Stop && site.state() == State::Running;
+            let event = if freeze { Event::IdleFreeze } else { Event::IdleStop };
+            site.feed_if_quiet(container, idle.timeout.finite().unwrap_or(Duration::MAX).min(now - born), event);
+            Next::Over
+        }
+        Due::Age => {
+            let idle = site.definition().idle;
+            let overdue = idle.max_lifetime.finite().is_some_and(|age| now >= born + age + DRAIN_LIMIT);
+            if (open > 0 || now - site.last_request() < IN_FLIGHT) && !overdue {
+                return Next::LookAt(now + DRAIN_STEP);
+            }
+            site.feed_about(container, Event::Recycle);
+            Next::Over
+        }
+    }
+}
+
+/// Waits for the container's end, not longer than until `limit`; true if it has ended.
+async fn ended_before(container: &Container, limit: Option<Instant>) -> bool {
+    match limit {
+        Some(at) => tokio::time::timeout_at(at, container.ended()).await.is_ok(),
+        None => {
+            container.ended().await;
+            true
+        }
+    }
+}

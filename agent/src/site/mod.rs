@@ -1,0 +1,276 @@
+//! One vhost at run time: its state machine, the requests it holds, its container.
+//!
+//! A sleeping vhost is only this structure (or not even that, if it was never woken): no task, no timer. All changes go
+//! through [`Site::feed`], which steps the machine under the site's lock and performs the actions; what takes
+//! longer runs in a task of its own that reports back with another event.
+
+mod adopt;
+mod keeper;
+mod limits;
+mod start;
+mod stop;
+mod verbs;
+mod view;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::{Notify, oneshot};
+
+use crate::config::{Definition, Limits};
+use crate::container::{Container, LastExit, Phases};
+use crate::machine::{Action, Event, Machine, Refusal, State, Verdict};
+use crate::persist::{self, Durable};
+use crate::platform::Platform;
+
+pub use adopt::{Found, Survey, survey, sweep};
+pub(crate) use view::shown;
+
+/// Where a vhost can be reached now.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// `10.88.0.6:8080` or `unix:/path`.
+    pub upstream: Arc<str>,
+    /// The start that this request waited for; None if it was warm.
+    pub start: Option<Arc<Phases>>,
+}
+
+/// Why a request is not served.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The machine's reason.
+    pub refusal: Refusal,
+    /// What is known of the last failure.
+    pub because: Option<Arc<str>>,
+    /// The last start failed because its time was over.
+    pub timed_out: bool,
+}
+
+/// What the operator did to a vhost that is not in its definition; kept on disk.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// Kept down.
+    #[serde(default)]
+    pub down: bool,
+    /// Limits set with `fastctl set`, above those of the definition.
+    #[serde(default)]
+    pub overrides: Limits,
+    /// The definition's limits when `overrides` were set: where the definition changes a limit later, that wins.
+    #[serde(default)]
+    pub base: Limits,
+}
+
+/// A vhost.
+pub struct Site {
+    /// Name of the definition.
+    pub name: Arc<str>,
+    /// The machine this runs on.
+    pub platform: Arc<Platform>,
+    inner: Mutex<Inner>,
+    /// Serialises changes of limits, which read, decide and write.
+    limits: tokio::sync::Mutex<()>,
+}
+
+struct Inner {
+    definition: Arc<Definition>,
+    owner: Arc<str>,
+    machine: Machine,
+    held: Vec<oneshot::Sender<Result<Ready, Refused>>>,
+    /// Told whenever the state has changed.
+    changed: Vec<oneshot::Sender<()>>,
+    container: Option<Arc<Container>>,
+    kept: Kept,
+    last_exit: Option<LastExit>,
+    last_failure: Option<Failure>,
+    last_request: Instant,
+    dispatches: u64,
+    /// Of these, how many came before the present container listened.
+    dispatches_before: u64,
+    /// The definition is gone.
+    withdrawn: bool,
+    starts: u64,
+    abort: Arc<Notify>,
+}
+
+/// How the last start failed.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) because: Arc<str>,
+    pub(crate) timed_out: bool,
+}
+
+impl Site {
+    /// A vhost without a container.
+    pub fn new(platform: Arc<Platform>, definition: Arc<Definition>) -> Arc<Self> {
+        let name: Arc<str> = (&*definition.name).into();
+        let kept: Kept = persist::read(&platform.kept_path(&name)).unwrap_or_else(|error| {
+            tracing::error!("{name}: what the operator set is lost: {error:#}");
+            None
+        }).unwrap_or_default();
+        let owner: Arc<str> = (&*definition.owner).into();
+        let last_exit = persist::read(&platform.last_exit_path(&name)).ok().flatten();
+        let inner = Inner {
+            machine: Machine::new(kept.down),
+            definition,
+            owner,
+            held: Vec::new(),
+            changed: Vec::new(),
+            container: None,
+            kept,
+            last_exit,
+            last_failure: None,
+            last_request: Instant::now(),
+            dispatches: 0,
+            dispatches_before: 0,
+            withdrawn: false,
+            starts: 0,
+            abort: Arc::default(),
+        };
+        Arc::new(Self { name, platform, inner: Mutex::new(inner), limits: tokio::sync::Mutex::new(()) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The definition in force.
+    pub fn definition(&self) -> Arc<Definition> {
+        self.lock().definition.clone()
+    }
+
+    /// Its owner.
+    pub fn owner(&self) -> Arc<str> {
+        self.lock().owner.clone()
+    }
+
+    /// The state now.
+    pub fn state(&self) -> State {
+        self.lock().machine.state()
+    }
+
+    /// The container, if there is one.
+    pub fn container(&self) -> Option<Arc<Container>> {
+        self.lock().container.clone()
+    }
+
+    /// Tells the site that something happened.
+    pub(crate) fn feed(self: &Arc<Self>, event: Event) -> Verdict {
+        self.step(&mut self.lock(), event)
+    }
+
+    /// [`Self::feed`], unless another container than `container` is in place meanwhile.
+    pub(crate) fn feed_about(self: &Arc<Self>, container: &Arc<Container>, event: Event) -> Verdict {
+        let mut inner = self.lock();
+        if !inner.container.as_ref().is_some_and(|current| Arc::ptr_eq(current, container)) {
+            return Verdict::Stale;
+        }
+        self.step(&mut inner, event)
+    }
+
+    fn step(self: &Arc<Self>, inner: &mut Inner, event: Event) -> Verdict {
+        let before = inner.machine.state();
+        let step = inner.machine.step(event, self.platform.uptime());
+        for action in step.actions {
+            self.perform(inner, action);
+        }
+        let after = inner.machine.state();
+        if before != after {
+            self.announce(inner, before, event);
+        }
+        step.verdict
+    }
+
+    fn perform(self: &Arc<Self>, inner: &mut Inner, action: Action) {
+        match action {
+            Action::Launch => {
+                inner.starts += 1;
+                inner.abort = Arc::default();
+                start::spawn(self.clone(), inner.definition.clone(), inner.effective_limits(), inner.abort.clone());
+            }
+            Action::AbortStart => inner.abort.notify_one(),
+            Action::Terminate => stop::spawn(self.clone(), inner.container.clone(), stop::How::Gracefully),
+            Action::CleanUp => stop::spawn(self.clone(), inner.container.clone(), stop::How::AlreadyDead),
+            Action::Freeze | Action::Thaw => {
+                if let Some(container) = &inner.container
+                    && let Err(error) = container.set_frozen(action == Action::Freeze)
+                {
+                    tracing::error!("{}: {error:#}", self.name);
+                }
+            }
+            Action::AnswerHeld => {
+                let Some(container) = inner.container.clone() else { return };
+                let ready = Ready { upstream: container.upstream.clone(), start: Some(container.phases.clone()) };
+                for waiting in inner.held.drain(..) {
+                    // Err: the asker has hung up.
+                    let _ = waiting.send(Ok(ready.clone()));
+                }
+            }
+            Action::RefuseHeld(refusal) => {
+                let refused = inner.refused(refusal);
+                for waiting in inner.held.drain(..) {
+                    let _ = waiting.send(Err(refused.clone()));
+                }
+            }
+        }
+    }
+
+    fn announce(&self, inner: &mut Inner, before: State, cause: Event) {
+        let after = inner.machine.state();
+        let cause = format!("{cause:?}").to_lowercase();
+        tracing::debug!("{}: {} -> {} ({cause})", self.name, before.word(), after.word());
+        let mut more = json!({"from": before.word(), "to": after.word(), "cause": cause});
+        if let State::Failed { .. } = after
+            && let Some(failure) = &inner.last_failure
+        {
+            more["detail"] = json!(&*failure.because);
+        }
+        self.platform.events.emit("state", Some((&self.name, &inner.owner)), more);
+        for waiting in inner.changed.drain(..) {
+            let _ = waiting.send(());
+        }
+    }
+
+    /// Waits until nothing is under way; returns the state then.
+    pub async fn settled(&self) -> State {
+        loop {
+            let changed = {
+                let mut inner = self.lock();
+                let state = inner.machine.state();
+                if state.settled() {
+                    return state;
+                }
+                let (tell, told) = oneshot::channel();
+                inner.changed.push(tell);
+                told
+            };
+            // Err cannot be: the sender lives in the site until it is told.
+            let _ = changed.await;
+        }
+    }
+
+    /// Puts what the operator wants on disk; only after that it is promised.
+    fn keep(&self, kept: &Kept) -> anyhow::Result<()> {
+        let path = self.platform.kept_path(&self.name);
+        if !kept.down && kept.overrides == Limits::default() {
+            return persist::remove(&path);
+        }
+        persist::write(&path, kept, Durable::Host)
+    }
+}
+
+impl Inner {
+    fn refused(&self, refusal: Refusal) -> Refused {
+        let failure = self.last_failure.as_ref();
+        Refused {
+            refusal,
+            because: failure.map(|f| f.because.clone()),
+            timed_out: failure.is_some_and(|f| f.timed_out) && matches!(refusal, Refusal::StartFailed(_)),
+        }
+    }
+
+    fn effective_limits(&self) -> Limits {
+        self.definition.limits.merge(&self.kept.overrides)
+    }
+}

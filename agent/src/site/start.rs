@@ -1,0 +1,116 @@
+//! One start: makes the container, waits until it listens, tells the machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Failure, Site, keeper};
+use crate::config::{Definition, Limits};
+use crate::container::{self, Container, MakeError, Remains};
+use crate::machine::Event;
+use crate::persist::{self, Durable};
+
+/// Starts the task. It feeds exactly one of `Ready`, `StartFailed`, `Ended` (after an abort) or `Unkillable` (and
+/// then `Ended` once the container can be ended after all).
+pub(super) fn spawn(site: Arc<Site>, definition: Arc<Definition>, limits: Limits, abort: Arc<Notify>) {
+    tokio::spawn(async move {
+        let mut remains = Remains::default();
+        let limit = definition.start.timeout.finite().unwrap_or(site.platform.longest_start());
+        let deadline = Instant::now() + limit;
+        let attempt = attempt(&site, &definition, &limits, &mut remains);
+        let outcome = tokio::select! {
+            () = abort.notified() => Outcome::Aborted,
+            () = tokio::time::sleep_until(deadline) => Outcome::TimedOut,
+            result = attempt => match result {
+                Ok(container) => Outcome::Ready(container),
+                Err(error) => Outcome::Failed(error),
+            },
+        };
+        match outcome {
+            Outcome::Ready(container) => {
+                {
+                    let mut inner = site.lock();
+                    inner.container = Some(container.clone());
+                    inner.dispatches_before = inner.dispatches;
+                }
+                site.feed(Event::Ready);
+                keeper::spawn(site, container);
+            }
+            Outcome::Aborted => clear(site, remains, Event::Ended).await,
+            Outcome::TimedOut => {
+                let what = format!("it did not listen on {} within {:.1} s", definition.listen, limit.as_secs_f64());
+                fail(site, remains, what, true).await;
+            }
+            Outcome::Failed(MakeError::Hangs { message, released }) => {
+                site.lock().last_failure = Some(Failure { because: message.into(), timed_out: true });
+                site.feed(Event::Unkillable);
+                // Either way the thread that waited for the storage is gone.
+                let _ = released.await;
+                clear(site, remains, Event::Ended).await;
+            }
+            Outcome::Failed(MakeError::Other(error)) => fail(site, remains, format!("{error:#}"), false).await,
+        }
+    });
+}
+
+enum Outcome {
+    Ready(Arc<Container>),
+    Failed(MakeError),
+    TimedOut,
+    Aborted,
+}
+
+async fn attempt(
+    site: &Arc<Site>,
+    definition: &Arc<Definition>,
+    limits: &Limits,
+    remains: &mut Remains,
+) -> Result<Arc<Container>, MakeError> {
+    let began = std::time::Instant::now();
+    let container = Arc::new(container::make(&site.platform, &site.name, definition, limits, remains).await?);
+    let made = began.elapsed();
+    let readiness = site.platform.readiness.wait(container.probe());
+    tokio::select! {
+        // If both happened the server has listened and is gone again: that is a failed start.
+        biased;
+        () = container.ended() => return Err(MakeError::Other(anyhow::anyhow!("its command ended before it listened on {}", definition.listen))),
+        result = readiness => result.map_err(|error| anyhow::Error::from(error).context("cannot see whether it listens"))?,
+    }
+    let total = began.elapsed();
+    let platform = &site.platform;
+    container.publish(platform)?;
+    // The probe that said yes may still be held by the readiness thread for a moment; the record is written once.
+    let container = container.ready(millis(total - made), millis(total));
+    // On disk before anybody is told: the next agent finds what this one has promised.
+    persist::write(&platform.record_path(&site.name), &container.record, Durable::Process)?;
+    // From here on the container owns all that the attempt has made.
+    *remains = Remains::default();
+    Ok(container)
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+async fn fail(site: Arc<Site>, remains: Remains, what: String, timed_out: bool) {
+    let output = last_output(&site).await;
+    let because = if output.is_empty() { what } else { format!("{what}; its last output: {output}") };
+    tracing::info!("{}: start failed: {because}", site.name);
+    site.lock().last_failure = Some(Failure { because: because.into(), timed_out });
+    clear(site, remains, Event::StartFailed).await;
+}
+
+/// The last lines that the container wrote in this start, on one line, bounded.
+async fn last_output(site: &Arc<Site>) -> String {
+    let path = site.platform.log_dir(&site.name);
+    let name = site.name.clone();
+    let read = move || crate::logs::last_output(&path, &name, 5, 600);
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}
+
+/// Removes what there is and then tells the machine `done`; if it cannot be removed, `Unkillable` first.
+async fn clear(site: Arc<Site>, remains: Remains, done: Event) {
+    super::stop::remove_until_gone(&site, remains, Some(done)).await;
+}

@@ -1,0 +1,148 @@
+//! What a request and an operator can ask of a vhost.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tokio::sync::oneshot;
+
+use super::{Ready, Refused, Site};
+use crate::config::Definition;
+use crate::machine::{Event, State, Verdict};
+
+enum Now {
+    Answer(Result<Ready, Refused>),
+    Wait(oneshot::Receiver<Result<Ready, Refused>>),
+    /// Running, but nothing accepts connections at the moment.
+    Deaf(Arc<crate::container::Container>),
+}
+
+impl Site {
+    /// Makes the vhost ready and says where; waits for a start under way.
+    pub async fn dispatch(self: &Arc<Self>) -> Result<Ready, Refused> {
+        match self.dispatch_now() {
+            Now::Answer(answer) => answer,
+            Now::Wait(told) => told.await.unwrap_or_else(|_| Err(self.lock().refused(crate::machine::Refusal::Stopped))),
+            Now::Deaf(container) => self.wait_for_listener(&container).await,
+        }
+    }
+
+    fn dispatch_now(self: &Arc<Self>) -> Now {
+        let mut inner = self.lock();
+        inner.last_request = Instant::now();
+        inner.dispatches += 1;
+        match self.step(&mut inner, Event::Request) {
+            Verdict::Go => {
+                let Some(container) = inner.container.clone() else {
+                    return Now::Answer(Err(inner.refused(crate::machine::Refusal::NotRunning)));
+                };
+                if !container.listens() {
+                    return Now::Deaf(container);
+                }
+                Now::Answer(Ok(Ready { upstream: container.upstream.clone(), start: None }))
+            }
+            Verdict::Hold => {
+                let (tell, told) = oneshot::channel();
+                inner.held.push(tell);
+                Now::Wait(told)
+            }
+            Verdict::Refuse(refusal) => Now::Answer(Err(inner.refused(refusal))),
+            Verdict::Stale => Now::Answer(Err(inner.refused(crate::machine::Refusal::NotRunning))),
+        }
+    }
+
+    /// The container is there but its server does not listen: it restarts itself, or it hangs. It gets the time
+    /// of a start; after that it is recycled.
+    async fn wait_for_listener(self: &Arc<Self>, container: &Arc<crate::container::Container>) -> Result<Ready, Refused> {
+        let limit = self.definition().start.timeout.finite().unwrap_or(self.platform.longest_start());
+        let listens = self.platform.readiness.wait(container.probe());
+        match tokio::time::timeout(limit, listens).await {
+            Ok(Ok(())) => Ok(Ready { upstream: container.upstream.clone(), start: None }),
+            Ok(Err(_)) | Err(_) => {
+                let mut inner = self.lock();
+                inner.last_failure = Some(super::Failure {
+                    because: format!("its server has not listened for {:.1} s", limit.as_secs_f64()).into(),
+                    timed_out: true,
+                });
+                drop(inner);
+                self.feed_about(container, Event::Recycle);
+                let inner = self.lock();
+                Err(Refused { timed_out: true, ..inner.refused(crate::machine::Refusal::NotRunning) })
+            }
+        }
+    }
+
+    /// An operator's verb; returns the state when it is reached.
+    pub async fn operate(self: &Arc<Self>, event: Event) -> Result<Result<State, Refused>> {
+        if matches!(event, Event::Down | Event::Up | Event::Start) {
+            self.remember_down(event == Event::Down).await?;
+        }
+        let verdict = self.feed(event);
+        if let Verdict::Refuse(refusal) = verdict {
+            return Ok(Err(self.lock().refused(refusal)));
+        }
+        let state = self.settled().await;
+        let failed_to_start = matches!(event, Event::Start | Event::Restart) && matches!(state, State::Failed { .. });
+        if failed_to_start || (matches!(state, State::Stuck(_)) && event != Event::Up) {
+            let refusal = match state {
+                State::Failed { until } => {
+                    crate::machine::Refusal::StartFailed(until.saturating_sub(self.platform.uptime()))
+                }
+                _ => crate::machine::Refusal::Stuck,
+            };
+            return Ok(Err(self.lock().refused(refusal)));
+        }
+        Ok(Ok(state))
+    }
+
+    async fn remember_down(self: &Arc<Self>, down: bool) -> Result<()> {
+        let site = self.clone();
+        let write = move || {
+            let mut kept = site.lock().kept.clone();
+            if kept.down == down {
+                return Ok(());
+            }
+            kept.down = down;
+            site.keep(&kept)?;
+            site.lock().kept.down = down;
+            Ok(())
+        };
+        tokio::task::spawn_blocking(write).await.context("the task that writes the state failed")?
+    }
+
+    /// Another definition is in force. Changed limits are applied to the running container, everything else takes
+    /// effect with the next start, for which the container is recycled.
+    pub async fn redefine(self: &Arc<Self>, definition: Arc<Definition>) {
+        let recycle = {
+            let mut inner = self.lock();
+            let recycle = !inner.definition.same_but_limits(&definition);
+            inner.owner = (&*definition.owner).into();
+            inner.definition = definition;
+            recycle
+        };
+        self.platform.events.emit("definition", Some((&self.name, &self.owner())), serde_json::json!({"change": "changed"}));
+        self.forget_obsolete_overrides().await;
+        if recycle {
+            self.feed(Event::Recycle);
+        } else if let Err(error) = self.enforce_limits().await {
+            tracing::error!("{}: {error:#}", self.name);
+        }
+    }
+
+    /// The definition is gone: ends the container and refuses everything from now on.
+    pub fn begin_withdrawal(self: &Arc<Self>) {
+        self.platform.events.emit("definition", Some((&self.name, &self.owner())), serde_json::json!({"change": "removed"}));
+        self.lock().withdrawn = true;
+        self.feed(Event::Withdraw);
+    }
+
+    /// Whether its definition is gone.
+    pub fn withdrawn(&self) -> bool {
+        self.lock().withdrawn
+    }
+
+    /// Whether its definition and its container are gone.
+    pub fn gone(&self) -> bool {
+        self.state() == State::Gone
+    }
+}

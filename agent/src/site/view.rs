@@ -1,0 +1,140 @@
+//! A vhost as users see it.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::Site;
+use crate::config::Limits;
+use crate::config::definition::LimitKey;
+use crate::container::{Container, in_force};
+use crate::machine::{Event, State, Verdict};
+
+impl Site {
+    /// When a request last came.
+    pub(crate) fn last_request(&self) -> Instant {
+        Instant::from_std(self.lock().last_request)
+    }
+
+    /// Requests since the present container listens.
+    pub(crate) fn requests_of_this_life(&self) -> u64 {
+        let inner = self.lock();
+        inner.dispatches - inner.dispatches_before
+    }
+
+    /// Dispatches and starts since the agent's start.
+    pub fn counters(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.dispatches, inner.starts)
+    }
+
+    /// Whether `container` is in place and not being ended.
+    pub(crate) fn owns(&self, container: &Arc<Container>) -> bool {
+        let inner = self.lock();
+        let current = inner.container.as_ref().is_some_and(|current| Arc::ptr_eq(current, container));
+        current && matches!(inner.machine.state(), State::Running | State::Frozen)
+    }
+
+    /// Feeds `event` unless a request has come in the last `quiet`; decided under the same lock that requests take.
+    pub(crate) fn feed_if_quiet(self: &Arc<Self>, container: &Arc<Container>, quiet: std::time::Duration, event: Event) -> Verdict {
+        let mut inner = self.lock();
+        let current = inner.container.as_ref().is_some_and(|current| Arc::ptr_eq(current, container));
+        if !current || inner.last_request.elapsed() < quiet {
+            return Verdict::Stale;
+        }
+        self.step(&mut inner, event)
+    }
+
+    /// Everything about it.
+    pub async fn view(self: &Arc<Self>) -> Value {
+        let site = self.clone();
+        // Reads a dozen files of cgroups.
+        tokio::task::spawn_blocking(move || site.view_now(true)).await.unwrap_or_default()
+    }
+
+    /// [`Self::view`] on this thread; without `full` only what a list shows.
+    pub(crate) fn view_now(&self, full: bool) -> Value {
+        let (container, mut view) = {
+            let inner = self.lock();
+            let state = inner.machine.state();
+            let container = inner.container.clone();
+            let wanted = if state.wanted_down() || inner.kept.down { "down" } else { "up" };
+            let mut view = json!({
+                "vhost": &*self.name,
+                "owner": &*inner.owner,
+                "state": state.word(),
+                "wanted": wanted,
+                "pid": container.as_ref().map(|c| c.record.main_pid),
+                "uptime_s": container.as_ref().map(|c| c.uptime_s()),
+                "upstream": container.as_ref().map(|c| &*c.upstream),
+                "dispatches": inner.dispatches,
+                "starts": inner.starts,
+                "limits": shown(&inner.effective_limits()),
+            });
+            if full {
+                view["aliases"] = json!(inner.definition.aliases);
+                view["definition"] = json!(&*inner.definition);
+                view["overrides"] = shown(&inner.kept.overrides);
+                view["last_exit"] = json!(inner.last_exit);
+                view["failures"] = json!(inner.machine.failures());
+                view["last_failure"] = json!(inner.last_failure.as_ref().map(|f| &*f.because));
+                if let State::Failed { until } = state {
+                    let left = until.saturating_sub(self.platform.uptime());
+                    view["retry_after_s"] = json!(left.as_secs_f64());
+                }
+            }
+            (container, view)
+        };
+        let Some(container) = container else { return view };
+        if full {
+            view["init_pid"] = json!(container.record.pid);
+            view["slot"] = json!(container.record.slot);
+            view["uid"] = json!(shim::protocol::Ids::from(container.record.ids).host_uid());
+            view["cgroup"] = json!(container.group.name());
+            view["phases"] = json!(&*container.phases);
+            view["ready_at"] = json!(container.record.ready_at);
+            match container.group.read() {
+                Ok(limits) => view["limits"] = shown(&in_force(&limits)),
+                Err(error) => view["limits_error"] = json!(error.to_string()),
+            }
+        }
+        if let Ok(usage) = container.group.usage() {
+            view["usage"] = json!({
+                "cpu_seconds": usage.cpu_usec.map(|us| us as f64 / 1e6),
+                "throttled_seconds": usage.throttled_usec.map(|us| us as f64 / 1e6),
+                "memory_bytes": usage.memory_current,
+                "memory_peak_bytes": usage.memory_peak,
+                "pids": usage.pids_current,
+                "io_read_bytes": usage.io_read_bytes,
+                "io_write_bytes": usage.io_write_bytes,
+                "oom_kills": usage.oom_kills,
+                "forks_refused": usage.pids_max_events,
+            });
+        }
+        view
+    }
+}
+
+/// Limits with values as people write them: `{"cpu": "20%", "io": {"write": "2MB/s"}}`.
+pub(crate) fn shown(limits: &Limits) -> Value {
+    let mut map = Map::new();
+    for (key, raw) in limits.iter() {
+        put(&mut map, key, raw);
+    }
+    Value::Object(map)
+}
+
+fn put(map: &mut Map<String, Value>, key: LimitKey, raw: u64) {
+    let text = key.show(raw);
+    let value = text.parse::<u64>().map_or(Value::String(text), Value::from);
+    match key.name().split_once('.') {
+        None => {
+            map.insert(key.name().to_owned(), value);
+        }
+        Some((table, name)) => {
+            let inner = map.entry(table).or_insert_with(|| json!({}));
+            inner[name] = value;
+        }
+    }
+}

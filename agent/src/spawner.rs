@@ -1,0 +1,172 @@
+//! The agent's end of the spawner: the small single-threaded process that clones containers.
+//!
+//! The agent itself never forks: it is multi-threaded and grows. It execs `fastcontainer-shim spawn` once and
+//! sends it requests over a `SOCK_SEQPACKET` pair; should the spawner die, the requests under way fail and the
+//! next one starts another. Containers do not depend on it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use shim::protocol::{Failure, MAX_PACKET, Reply, Request};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::packet;
+
+/// A process that the spawner has cloned.
+#[derive(Debug)]
+pub struct Started {
+    /// Its pid.
+    pub pid: i32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+}
+
+/// Why nothing was cloned.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The spawner said no.
+    #[error("cannot {}{}{}: {}", .0.step, if .0.object.is_empty() { "" } else { " " }, .0.object, errno_text(.0.errno))]
+    Refused(Failure),
+    /// The spawner could not be reached or died meanwhile.
+    #[error("the spawner is gone: {0}")]
+    Lost(String),
+}
+
+/// The message behind an errno; 0 is not a system call's.
+pub fn errno_text(errno: i32) -> String {
+    match errno {
+        0 => "not possible".to_owned(),
+        n => std::io::Error::from_raw_os_error(n).to_string(),
+    }
+}
+
+type Waiting = Mutex<HashMap<u64, oneshot::Sender<Result<Started, SpawnError>>>>;
+
+struct Link {
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Waiting>,
+    pid: u32,
+}
+
+/// Handle to the spawner; one per agent.
+pub struct Spawner {
+    program: PathBuf,
+    link: tokio::sync::Mutex<Option<Link>>,
+    next_id: AtomicU64,
+}
+
+impl Spawner {
+    /// Starts the spawner so that a wrong path is found out at once.
+    pub async fn new(program: PathBuf) -> Result<Self> {
+        let spawner = Self { program, link: tokio::sync::Mutex::new(None), next_id: AtomicU64::new(1) };
+        spawner.link().await?;
+        Ok(spawner)
+    }
+
+    /// A number that no other request of this agent has.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Pid of the spawner that runs now, if one does.
+    pub async fn pid(&self) -> Option<u32> {
+        self.link.lock().await.as_ref().map(|link| link.pid)
+    }
+
+    /// Sends one request (whose `id` came from [`Self::next_id`]) and waits for its reply.
+    pub async fn request(&self, id: u64, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Started, SpawnError> {
+        let lost = |e: &dyn std::fmt::Display| SpawnError::Lost(e.to_string());
+        let bytes = postcard::to_stdvec(request).map_err(|e| lost(&e))?;
+        if bytes.len() > MAX_PACKET {
+            let failure = Failure { step: "pack the definition".into(), object: format!("{} bytes", bytes.len()), errno: libc::EMSGSIZE };
+            return Err(SpawnError::Refused(failure));
+        }
+        let (socket, waiting) = self.link().await.map_err(|e| SpawnError::Lost(format!("{e:#}")))?;
+        let (tell, told) = oneshot::channel();
+        waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, tell);
+        if let Err(error) = packet::send(&socket, &bytes, fds).await {
+            waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            return Err(lost(&error));
+        }
+        told.await.unwrap_or_else(|_| Err(SpawnError::Lost("it died while it worked on the request".into())))
+    }
+
+    async fn link(&self) -> Result<(Arc<AsyncFd<OwnedFd>>, Arc<Waiting>)> {
+        let mut link = self.link.lock().await;
+        if let Some(link) = link.as_ref().filter(|link| Arc::strong_count(&link.waiting) > 1) {
+            return Ok((link.socket.clone(), link.waiting.clone()));
+        }
+        let fresh = spawn(&self.program)?;
+        let ends = (fresh.socket.clone(), fresh.waiting.clone());
+        *link = Some(fresh);
+        Ok(ends)
+    }
+}
+
+/// Starts a spawner and the task that reads its replies. The task holds one reference to `waiting` and drops it
+/// when the spawner is gone: that is how [`Spawner::link`] knows.
+fn spawn(program: &PathBuf) -> Result<Link> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .context("cannot make the spawner's socket pair")?;
+    rustix::io::ioctl_fionbio(&ours, true).context("cannot make the spawner's socket non-blocking")?;
+    let mut command = std::process::Command::new(program);
+    command.arg("spawn").env_clear().current_dir("/");
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    command
+        .fd_mappings(vec![FdMapping { parent_fd: theirs, child_fd: 3 }])
+        .context("cannot hand the spawner its socket")?;
+    let mut child = tokio::process::Command::from(command)
+        .spawn()
+        .with_context(|| format!("cannot start the spawner {}; is fastcontainer-shim installed there?", program.display()))?;
+    let pid = child.id().unwrap_or_default();
+    let socket = Arc::new(crate::sys::watch(ours).context("cannot watch the spawner's socket")?);
+    let waiting: Arc<Waiting> = Arc::default();
+    let (reading, answering) = (socket.clone(), waiting.clone());
+    tokio::spawn(async move {
+        if let Err(error) = read_replies(&reading, &answering).await {
+            tracing::warn!("the spawner is gone, the next start makes another: {error:#}");
+        }
+        answering.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(answering);
+        drop(reading);
+        let _ = child.wait().await;
+    });
+    Ok(Link { socket, waiting, pid })
+}
+
+async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting) -> Result<()> {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let received = packet::receive(socket, &mut buffer).await.context("cannot read its reply")?;
+        if received.length == 0 {
+            bail!("it closed its socket");
+        }
+        let reply = postcard::from_bytes(&buffer[..received.length]).context("cannot decode its reply")?;
+        let (id, result) = match reply {
+            Reply::Started { id, pid } => match received.fds.into_iter().next() {
+                Some(pidfd) => (id, Ok(Started { pid, pidfd })),
+                None => (id, Err(SpawnError::Lost("its reply carried no pidfd".into()))),
+            },
+            Reply::Refused { id, failure } => (id, Err(SpawnError::Refused(failure))),
+        };
+        let teller = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(teller) = teller {
+            // The asker may have given up meanwhile; the pidfd is closed then and its cgroup gets cleaned.
+            let _ = teller.send(result);
+        }
+    }
+}
+
+impl AsFd for Started {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}

@@ -1,0 +1,44 @@
+#![allow(unsafe_code)]
+//! The few system calls that no safe crate offers.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use tokio::io::unix::AsyncFd;
+
+/// Supplementary groups of the peer of a Unix socket (SO_PEERGROUPS, Linux 4.13).
+pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; 64];
+    loop {
+        let mut size = libc::socklen_t::try_from(groups.len() * size_of::<u32>()).unwrap_or(libc::socklen_t::MAX);
+        // SAFETY: `groups` is valid for writes of `size` bytes, which is what the kernel is told, and the kernel
+        // writes no more than that; a gid_t is a u32 and every bit pattern of it is valid.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        let count = size as usize / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        // ERANGE: `size` now says how much is needed; the kernel bounds it (NGROUPS_MAX is 65,536).
+        if error.raw_os_error() != Some(libc::ERANGE) || count <= groups.len() {
+            return Err(error);
+        }
+        groups.resize(count, 0);
+    }
+}
+
+/// A descriptor that tokio watches.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: `register` asks that the raw descriptor stays the same open one for as long as the AsyncFd lives. It is
+    // owned by the OwnedFd inside, of which only shared references are given out and which closes it when dropped.
+    unsafe { AsyncFd::register(fd) }.map_err(Into::into)
+}
