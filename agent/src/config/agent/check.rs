@@ -177,7 +177,7 @@ impl AgentConfig {
             ("starts.backoff", self.starts.backoff),
             ("starts.max_backoff", self.starts.max_backoff),
         ] {
-            if !span.millis().is_some_and(|ms| ms > 0) {
+            if span.millis().is_none_or(|ms| ms == 0) {
                 wrong(key, "must be more than 0 and end some time".into());
             }
         }

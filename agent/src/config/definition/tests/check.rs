@@ -47,7 +47,7 @@ fn validation_names_the_key_and_the_reason() {
         (
             "documents",
             "\"/a\\u0000b\"",
-            "documents: /a\\0b: the path contains a NUL",
+            "documents: /a\\0b: the path contains a control",
         ),
         ("command", "[]", "command: is empty"),
         ("command", "[\"\"]", "command: the program's name is empty"),

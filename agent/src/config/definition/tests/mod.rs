@@ -236,10 +236,10 @@ proptest! {
     fn a_damaged_file_is_refused_or_still_valid(at in 0..FULL.len(), with in any::<char>()) {
         let at = (0..=at).rev().find(|at| FULL.is_char_boundary(*at)).unwrap();
         let damaged = format!("{}{with}{}", &FULL[..at], &FULL[at + 1..]);
-        if let Ok(definition) = Definition::from_toml(&damaged) {
-            if definition.validate(&rules()).is_ok() {
-                prop_assert_eq!(Definition::from_toml(&definition.to_toml().unwrap()).unwrap(), definition);
-            }
+        if let Ok(definition) = Definition::from_toml(&damaged)
+            && definition.validate(&rules()).is_ok()
+        {
+            prop_assert_eq!(Definition::from_toml(&definition.to_toml().unwrap()).unwrap(), definition);
         }
     }
 }
