@@ -1,5 +1,6 @@
 //! `agent.toml`: the agent's own configuration. Every key has a default, so the file may be empty or absent.
 
+mod check;
 mod load;
 mod net;
 mod people;

@@ -1,13 +1,15 @@
 //! What a site may use: limits by key, and their overlay, difference and change.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::limit_key::LimitKey;
 use crate::config::units::{BitRate, Bytes, Count, Cpu, Rate, Unit, UnitError, Weight};
 
-/// The limits that somebody set; what is not set is not there. Sparse and sorted: most sites set few.
+/// The limits that somebody set; what is not set is not there. Sparse and sorted, because most sites set
+/// few, and shared when cloned.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct Limits(Box<[(LimitKey, u64)]>);
+pub struct Limits(Arc<[(LimitKey, u64)]>);
 
 /// One limit that differs: the key, the old value and the new one (nothing: not set).
 pub type LimitChange = (LimitKey, Option<u64>, Option<u64>);
@@ -71,7 +73,7 @@ impl Limits {
 
     /// Sets a limit, or with nothing unsets it.
     pub fn set(&mut self, key: LimitKey, value: Option<u64>) {
-        let mut all = std::mem::take(&mut self.0).into_vec();
+        let mut all = self.0.to_vec();
         match (all.binary_search_by_key(&key, |(k, _)| *k), value) {
             (Ok(at), Some(value)) => all[at].1 = value,
             (Ok(at), None) => drop(all.remove(at)),

@@ -5,6 +5,7 @@ mod limits;
 mod limits_check;
 mod limits_serde;
 mod packed;
+mod share;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -20,6 +21,7 @@ use super::units::Span;
 pub use limit_key::LimitKey;
 pub use limits::{LimitChange, LimitPatch, Limits};
 pub use packed::{Env, Words};
+pub(crate) use share::Pool;
 pub(crate) use text::serde_text;
 pub use text::{Destination, Listen, Protocol, Signal, User};
 pub use validate::Rules;

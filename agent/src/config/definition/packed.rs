@@ -1,17 +1,18 @@
 //! Lists of strings and environments in one allocation each.
 //!
 //! A host registers 100,000 sites of which most sleep. A `Vec<String>` of five words costs 300 bytes, the same words
-//! packed cost 60; and words that end in a NUL are what execve wants anyway.
+//! packed cost 60; and words that end in a NUL are what execve wants anyway. Equal ones can share their memory.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 /// A list of strings without NUL.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct Words(Box<str>);
+pub struct Words(Arc<str>);
 
 /// Environment variables, sorted by name.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]

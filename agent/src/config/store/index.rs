@@ -190,8 +190,8 @@ impl Definitions {
         assert_eq!(names, self.hosts.len());
         assert!(
             self.waiting
-                .iter()
-                .flat_map(|(_, files)| files)
+                .values()
+                .flatten()
                 .all(|file| self.files[file].trouble.is_some())
         );
     }

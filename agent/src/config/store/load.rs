@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::index::{Definitions, Reading};
 use super::read::{self, Dir};
-use crate::config::definition::Rules;
+use crate::config::definition::{Pool, Rules};
 use crate::config::problem::Problem;
 
 /// Files that a thread takes at a time: enough that the counter is no contention, few enough to share evenly.
@@ -33,14 +33,14 @@ pub(super) fn read_all(dir: &Dir, names: &[String], rules: &Rules) -> Vec<Readin
     let threads = cores.min(names.len().div_ceil(BATCH)).max(1);
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut done: Vec<(usize, Reading)> = Vec::new();
+        let (mut done, mut pool): (Vec<(usize, Reading)>, Pool) = Default::default();
         loop {
             let start = next.fetch_add(BATCH, Ordering::Relaxed);
             if start >= names.len() {
                 return done;
             }
             let end = (start + BATCH).min(names.len());
-            done.extend((start..end).map(|at| (at, read_one(dir, &names[at], rules))));
+            done.extend((start..end).map(|at| (at, read_one(dir, &names[at], rules, &mut pool))));
         }
     };
     let mut readings: Vec<Reading> = Vec::new();
@@ -61,10 +61,13 @@ pub(super) fn read_all(dir: &Dir, names: &[String], rules: &Rules) -> Vec<Readin
 }
 
 /// Reads one file.
-pub(super) fn read_one(dir: &Dir, name: &str, rules: &Rules) -> Reading {
+fn read_one(dir: &Dir, name: &str, rules: &Rules, pool: &mut Pool) -> Reading {
     match dir.read(name) {
         Ok(None) => Reading::Gone,
-        Ok(Some(text)) => Reading::of(read::parse(name, &text, rules)),
+        Ok(Some(text)) => Reading::of(read::parse(name, &text, rules).map(|mut definition| {
+            pool.share(&mut definition);
+            definition
+        })),
         Err(problem) => Reading::Bad(vec![problem]),
     }
 }

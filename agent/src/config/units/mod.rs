@@ -66,7 +66,7 @@ impl std::error::Error for UnitError {}
 
 /// Makes foreign text fit to be shown: one line, printable, bounded.
 pub(crate) fn shorten(text: &str) -> String {
-    const SHOWN: usize = 60;
+    const SHOWN: usize = 120;
     let mut out: String = text
         .chars()
         .take(SHOWN)

@@ -68,7 +68,7 @@ pub(super) fn take<'t, U: Unit>(
 }
 
 /// Reads a text that is one number and its unit: the number, and the unit without the blanks around it.
-pub(super) fn split<'t, U: Unit>(text: &'t str) -> Result<(Decimal, &'t str), UnitError> {
+pub(super) fn split<U: Unit>(text: &str) -> Result<(Decimal, &str), UnitError> {
     let (number, unit) = take::<U>(text, text.trim())?;
     Ok((number, unit.trim_start()))
 }
