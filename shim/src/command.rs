@@ -1,4 +1,5 @@
-//! The tenant's command: the last steps before execve, in the process that becomes it.
+//! The tenant's command: the last steps before execve, in the process that becomes it. It has inherited an empty
+//! bounding set, no_new_privs and the seccomp filter.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,7 +34,6 @@ pub(crate) struct Command<'a> {
     pub(crate) terminal: bool,
     /// Ends with its parent.
     pub(crate) bound_to_parent: bool,
-    pub(crate) filter: &'a [libc::sock_filter],
 }
 
 impl Command<'_> {
@@ -122,7 +122,6 @@ impl Command<'_> {
                 .step("take the controlling terminal", "")?;
         }
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        // Before the limits and the filter, which can only hinder these.
         confine::set_ids(self.ids.uid, self.ids.gid)?;
         confine::keep_capabilities(CapabilitySet::empty())?;
         if self.bound_to_parent {
@@ -134,8 +133,7 @@ impl Command<'_> {
         rustix::process::chdir(self.workdir).step("enter the working directory", self.workdir)?;
         confine::limit(self.rlimits)?;
         let first = u32::try_from(self.free_number()).unwrap_or(3);
-        sys::close_on_exec_from(first).step("close the descriptors", "")?;
-        confine::filter(self.filter)
+        sys::close_on_exec_from(first).step("close the descriptors", "")
     }
 
     /// Puts standard streams and listening sockets onto their numbers.

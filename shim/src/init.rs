@@ -40,7 +40,7 @@ pub(crate) fn run(start: &Start, mut fds: Fds, users: &UserNamespaces, host: &Ho
     let Ok(mut running) = running else {
         sys::exit_now(126)
     };
-    let status = match settle(&running, host) {
+    let status = match settle(&running) {
         Ok(()) => reap::watch(&running.signals, running.command, Some(&mut running.logs)),
         Err(f) => {
             running.logs.note(&format!(
@@ -95,8 +95,9 @@ fn set_up(
         listen: &fds.listen,
         terminal: false,
         bound_to_parent: false,
-        filter: &host.filter,
     };
+    // For this process and the command alike: translating it twice would cost a tenth of the whole start.
+    confine::filter(&host.filter)?;
     let Some(pid) = fork().step("fork", "")? else {
         command.run(status.as_fd())
     };
@@ -110,13 +111,12 @@ fn set_up(
 }
 
 /// Gives up everything that waiting, logging and signalling do not need.
-fn settle(running: &Running, host: &Host) -> Done<()> {
+fn settle(running: &Running) -> Done<()> {
     let mut keep = vec![running.signals.as_fd(), running.exit_file.as_fd()];
     keep.extend(running.logs.descriptors());
     sys::close_all_but(&keep).step("close the descriptors", "")?;
     // To signal the command, which has another uid.
-    confine::keep_capabilities(CapabilitySet::KILL)?;
-    confine::filter(&host.filter)
+    confine::keep_capabilities(CapabilitySet::KILL)
 }
 
 /// Writes how the command ended, in one piece.

@@ -11,6 +11,9 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::exit_record::{ExitRecord, ExitStatus};
+pub use crate::ids::Ids;
+
 /// Longest packet either side accepts, in bytes. The agent refuses definitions that would not fit.
 pub const MAX_PACKET: usize = 128 * 1024;
 
@@ -54,76 +57,6 @@ pub enum FdRole {
     Stdout,
     /// See [`FdRole::Stdin`].
     Stderr,
-}
-
-/// User and group ids of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ids {
-    /// First id of the container's range on the host; container id `n` is `base + n` for `n < 65535`.
-    pub base: u32,
-    /// The site's uid inside, which is also the owner of its documents on disk. One of 65535 or more is mapped
-    /// to `base + 65535` by an extra line.
-    pub uid: u32,
-    /// The site's gid inside, treated as `uid` is.
-    pub gid: u32,
-    /// The site's own uid and gid are the same on the host, for documents on a file system that cannot be mounted
-    /// with mapped ids (NFS, most of FUSE). Everything else is in the range.
-    pub direct: bool,
-}
-
-impl Ids {
-    /// How many host ids a container's range spans.
-    pub const RANGE: u32 = 65_536;
-
-    /// The host's uid of the site's processes.
-    pub fn host_uid(&self) -> u32 {
-        self.host_of(self.uid)
-    }
-
-    /// The host's gid of the site's processes.
-    pub fn host_gid(&self) -> u32 {
-        self.host_of(self.gid)
-    }
-
-    fn host_of(&self, own: u32) -> u32 {
-        if self.direct {
-            own
-        } else {
-            self.base + own.min(Self::RANGE - 1)
-        }
-    }
-
-    /// Text for `/proc/PID/uid_map`.
-    pub fn uid_map(&self) -> String {
-        self.map(self.uid)
-    }
-
-    /// Text for `/proc/PID/gid_map`.
-    pub fn gid_map(&self) -> String {
-        self.map(self.gid)
-    }
-
-    /// The whole range, with the site's own id leading elsewhere if it has to.
-    fn map(&self, own: u32) -> String {
-        let (base, last) = (self.base, Self::RANGE - 1);
-        match (own < last, self.direct) {
-            (true, false) => format!("0 {base} {}\n", Self::RANGE),
-            (false, _) => format!("0 {base} {last}\n{own} {} 1\n", self.host_of(own)),
-            (true, true) => {
-                let below = if own > 0 {
-                    format!("0 {base} {own}\n")
-                } else {
-                    String::new()
-                };
-                format!(
-                    "{below}{own} {own} 1\n{} {} {}\n",
-                    own + 1,
-                    base + own + 1,
-                    last - own
-                )
-            }
-        }
-    }
 }
 
 /// How the ids of a mount's files are shown inside.
@@ -286,80 +219,4 @@ pub enum Report {
     Exec,
     /// Set-up failed; the container is gone or about to be.
     Failed(Failure),
-}
-
-/// How the command ended: one line of text in the exit file, `code N UNIX_SECONDS` or `signal N UNIX_SECONDS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExitRecord {
-    /// What happened.
-    pub status: ExitStatus,
-    /// When, seconds since 1970.
-    pub at: u64,
-}
-
-/// Exit code or signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExitStatus {
-    /// It exited with this code.
-    Code(i32),
-    /// It was ended by this signal.
-    Signal(i32),
-}
-
-impl std::fmt::Display for ExitRecord {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.status {
-            ExitStatus::Code(n) => write!(f, "code {n} {}", self.at),
-            ExitStatus::Signal(n) => write!(f, "signal {n} {}", self.at),
-        }
-    }
-}
-
-impl std::str::FromStr for ExitRecord {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        let bad = || format!("not an exit record: {s:?}");
-        let mut words = s.split_ascii_whitespace();
-        let kind = words.next().ok_or_else(bad)?;
-        let number = words.next().and_then(|w| w.parse().ok()).ok_or_else(bad)?;
-        let at = words.next().and_then(|w| w.parse().ok()).ok_or_else(bad)?;
-        let status = match kind {
-            "code" => ExitStatus::Code(number),
-            "signal" => ExitStatus::Signal(number),
-            _ => return Err(bad()),
-        };
-        Ok(Self { status, at })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn maps_are_disjoint_and_lead_the_site_to_its_host_id(
-            own in prop_oneof![0u32..70_000, any::<u32>()], direct: bool, slot in 1u32..1000,
-        ) {
-            let ids = Ids { base: 0x2000_0000 + slot * Ids::RANGE, uid: own, gid: own, direct };
-            let mut lines: Vec<[u64; 3]> = ids
-                .uid_map()
-                .lines()
-                .map(|line| line.split(' ').map(|w| w.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap())
-                .collect();
-            let host = lines.iter().find(|[first, _, n]| (*first..first + n).contains(&u64::from(own)));
-            let [first, to, _] = host.unwrap();
-            prop_assert_eq!(to + u64::from(own) - first, u64::from(ids.host_uid()));
-            lines.sort_unstable();
-            for pair in lines.windows(2) {
-                prop_assert!(pair[0][0] + pair[0][2] <= pair[1][0]);
-            }
-            prop_assert!(lines.iter().all(|line| line[2] > 0));
-        }
-    }
 }

@@ -73,7 +73,7 @@ const ALLOWED: &[libc::c_long] = calls!(
     SYS_fstat SYS_newfstatat SYS_statx SYS_statfs SYS_fstatfs SYS_faccessat SYS_faccessat2
     SYS_truncate SYS_ftruncate SYS_fallocate SYS_fsync SYS_fdatasync SYS_sync SYS_syncfs SYS_sync_file_range
     SYS_getdents64 SYS_getcwd SYS_chdir SYS_fchdir SYS_mkdirat SYS_mknodat SYS_unlinkat SYS_renameat2
-    SYS_linkat SYS_symlinkat SYS_readlinkat SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_fchown SYS_fchownat
+    SYS_linkat SYS_symlinkat SYS_readlinkat SYS_fchmod SYS_fchmodat SYS_fchown SYS_fchownat
     SYS_utimensat SYS_umask SYS_sendfile SYS_splice SYS_tee SYS_vmsplice SYS_copy_file_range SYS_readahead
     SYS_fadvise64 SYS_pipe2 SYS_memfd_create SYS_memfd_secret SYS_name_to_handle_at
     SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_getxattr SYS_lgetxattr SYS_fgetxattr
@@ -115,15 +115,15 @@ const ALLOWED: &[libc::c_long] = calls!(
     SYS_mq_open SYS_mq_unlink SYS_mq_timedsend SYS_mq_timedreceive SYS_mq_notify SYS_mq_getsetattr
 );
 
-/// Also io_pgetevents, cachestat, map_shadow_stack, futex_wake, futex_wait and futex_requeue, which libc has no names for yet.
+/// Also io_pgetevents, cachestat, fchmodat2, map_shadow_stack, futex_wake, futex_wait and futex_requeue, which libc has no names for yet.
 #[cfg(target_arch = "aarch64")]
-const ALLOWED_HERE: &[libc::c_long] = &[libc::SYS_renameat, 292, 451, 453, 454, 455, 456];
+const ALLOWED_HERE: &[libc::c_long] = &[libc::SYS_renameat, 292, 451, 452, 453, 454, 455, 456];
 
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 const ALLOWED_HERE: &[libc::c_long] = &[
-    // io_pgetevents, cachestat, map_shadow_stack, futex_wake, futex_wait, futex_requeue
-    333, 451, 453, 454, 455, 456,
+    // io_pgetevents, cachestat, fchmodat2, map_shadow_stack, futex_wake, futex_wait, futex_requeue
+    333, 451, 452, 453, 454, 455, 456,
     libc::SYS_access, libc::SYS_alarm, libc::SYS_arch_prctl, libc::SYS_chmod, libc::SYS_chown, libc::SYS_creat,
     libc::SYS_dup2, libc::SYS_epoll_create, libc::SYS_epoll_ctl_old, libc::SYS_epoll_wait, libc::SYS_epoll_wait_old,
     libc::SYS_eventfd, libc::SYS_fork, libc::SYS_futimesat, libc::SYS_getdents, libc::SYS_getpgrp,

@@ -26,7 +26,6 @@ fn run(code: &[libc::sock_filter], arch: u32, nr: u32, args: [u64; 6]) -> u32 {
         let branch = |yes: bool| usize::from(if yes { i.jt } else { i.jf });
         match i.code {
             LOAD => a = load(i.k),
-            JUMP => pc += i.k as usize,
             JUMP_EQUAL => pc += branch(a == i.k),
             JUMP_GREATER_OR_EQUAL => pc += branch(a >= i.k),
             JUMP_ANY_BIT => pc += branch(a & i.k != 0),
@@ -66,7 +65,8 @@ fn expected(nr: u32, args: [u64; 6]) -> u32 {
 #[test]
 fn every_number_gets_the_tables_verdict() {
     let code = program();
-    assert!(code.len() < 400, "{} instructions", code.len());
+    println!("{} instructions", code.len());
+    assert!(code.len() < 200, "{} instructions", code.len());
     for nr in (0..1024).chain([u32::MAX, 0x4000_0000, 0x4000_0000 | 59, 0x7fff_ffff]) {
         assert_eq!(
             run(&code, ARCH, nr, [0; 6]),
@@ -155,7 +155,7 @@ fn the_names_that_matter() {
         libc::SYS_openat,
         libc::SYS_futex,
         libc::SYS_epoll_pwait,
-        libc::SYS_fchmodat2,
+        452,
     ] {
         assert_eq!(call(nr, [0; 6]), ALLOW, "call {nr}");
     }
