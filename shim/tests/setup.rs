@@ -225,3 +225,19 @@ fn the_exit_file_is_all_that_init_keeps_of_the_host() {
         "{status}"
     );
 }
+
+#[test]
+fn a_site_can_keep_its_ids_where_mounts_cannot_be_mapped() {
+    let spawner = Spawner::new();
+    let mut site =
+        Site::sh("id -u; id -g; touch /site/made /tmp/made; stat -c %u /usr /site/made /tmp/made");
+    site.start.ids.direct = true;
+    for mount in site.start.mounts.iter_mut().filter(|m| m.target == "site") {
+        mount.idmap = IdMap::None;
+    }
+    let c = site.run(&spawner);
+    assert_eq!(c.wait(), ExitStatus::Code(0), "{}", c.log());
+    assert_eq!(c.output(), "4321\n4322\n0\n4321\n4321\n");
+    let made = fs::metadata(c.documents.0.join("made")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), UID);
+}
