@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use netns::Slots as _;
 use shim::protocol::Ids;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::AgentConfig;
 use crate::config::agent::ListenCheck;
@@ -20,7 +22,7 @@ use crate::spawner::Spawner;
 
 /// A network namespace for one container.
 pub struct Prepared {
-    /// Its slot, which also decides the uid range.
+    /// Its slot, which decides its address.
     pub slot: u32,
     /// Its address, where it has a veth.
     pub address: Option<Ipv4Addr>,
@@ -43,8 +45,11 @@ pub struct Platform {
     /// Namespaces made ahead.
     /// Filled only after the slots of living containers have been reserved.
     pool: OnceLock<netns::Pool>,
-    /// Slots.
+    /// Slots: numbers of addresses.
     pub slots: Arc<netns::SlotSet>,
+    /// Numbers of uid ranges. A vhost gets the range of its last life again where it can: what the spawner keeps of
+    /// that life (its user namespaces) then fits.
+    pub ranges: Arc<netns::SlotSet>,
     /// Templates.
     pub templates: Templates,
     /// The process that clones.
@@ -62,6 +67,10 @@ pub struct Platform {
     /// The host's network namespace.
     pub home: Arc<netns::Namespace>,
     idmaps: Mutex<HashMap<u64, bool>>,
+    /// Starts that may be under way at a time.
+    starts: Arc<Semaphore>,
+    /// Requests that may wait for starts.
+    waiting: Arc<Semaphore>,
     born: Instant,
 }
 
@@ -91,8 +100,10 @@ impl Platform {
             prefix: config.interface_prefix.to_string(),
             uplink: None,
         })?);
-        let ranges = (u32::MAX - config.uid_base) / Ids::RANGE;
-        let slots = Arc::new(netns::SlotSet::new(host.config().subnet.last_slot().min(ranges.saturating_sub(1))));
+        let slots = Arc::new(netns::SlotSet::new(host.config().subnet.last_slot()));
+        // The last range would end at the kernel's "no id".
+        let ranges = ((u32::MAX - config.uid_base) / Ids::RANGE).saturating_sub(1);
+        let ranges = Arc::new(netns::SlotSet::new(ranges));
         let templates = Templates::new(&config)?;
         let spawner = Spawner::new(config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?).await?;
         let readiness = Readiness::new().context("cannot start the readiness thread")?;
@@ -105,6 +116,8 @@ impl Platform {
             resolver: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
             home: Arc::new(netns::Namespace::of_pid(std::process::id())?),
             idmaps: Mutex::default(),
+            starts: Arc::new(Semaphore::new(parallel_starts(&config))),
+            waiting: Arc::new(Semaphore::new(config.starts.max_waiting as usize)),
             born: Instant::now(),
             events: Events::default(),
             config,
@@ -113,6 +126,7 @@ impl Platform {
             host,
             pool: OnceLock::new(),
             slots,
+            ranges,
             templates,
             spawner,
             readiness,
@@ -131,9 +145,17 @@ impl Platform {
         Ok(())
     }
 
-    /// First host uid of a slot's range.
-    pub fn uid_base(&self, slot: u32) -> u32 {
-        self.config.uid_base + slot * Ids::RANGE
+    /// Takes a uid range, `preferred` if it is free.
+    pub fn take_range(&self, preferred: u32) -> Result<u32> {
+        if self.ranges.reserve(preferred) {
+            return Ok(preferred);
+        }
+        self.ranges.take().context("all uid ranges are in use; lower uid_base or end some sites")
+    }
+
+    /// First host uid of a range.
+    pub fn uid_base(&self, range: u32) -> u32 {
+        self.config.uid_base + range * Ids::RANGE
     }
 
     /// Undoes what the agent has made on the host, after all containers have ended.
@@ -158,14 +180,13 @@ impl Platform {
     }
 
     /// Takes a network namespace from the pool, or makes one if it is empty.
-    pub async fn take_network(self: &Arc<Self>, with_address: bool) -> Result<Prepared> {
+    ///
+    /// Not async: a start that is broken off must not lose the slot on the way. An empty pool costs the calling
+    /// thread about a millisecond.
+    pub fn take_network(&self, with_address: bool) -> Result<Prepared> {
         let kind = if with_address { netns::Kind::Address } else { netns::Kind::Private };
-        let platform = self.clone();
-        let prepared = tokio::task::spawn_blocking(move || {
-            let pool = platform.pool.get().context("the agent has not taken over its containers yet")?;
-            pool.take(kind).map_err(anyhow::Error::from)
-        });
-        let prepared = prepared.await??;
+        let pool = self.pool.get().context("the agent has not taken over its containers yet")?;
+        let prepared = pool.take(kind)?;
         Ok(Prepared {
             slot: prepared.slot,
             address: prepared.link.as_ref().map(|link| link.address),
@@ -204,6 +225,16 @@ impl Platform {
         self.idmaps.lock().unwrap_or_else(PoisonError::into_inner).insert(device, false);
     }
 
+    /// Waits until one more start may be under way.
+    pub async fn start_place(&self) -> Result<OwnedSemaphorePermit> {
+        self.starts.clone().acquire_owned().await.context("the agent is ending")
+    }
+
+    /// A place for one more request that waits for a start; None if there are too many.
+    pub fn waiting_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.waiting.clone().try_acquire_owned().ok()
+    }
+
     /// Bound for what has no bound of its own.
     pub fn longest_start(&self) -> Duration {
         Duration::from_secs(60)
@@ -237,6 +268,13 @@ impl Platform {
     /// The container's logs.
     pub fn log_dir(&self, vhost: &str) -> PathBuf {
         self.config.state_dir.join("logs").join(vhost)
+    }
+}
+
+fn parallel_starts(config: &AgentConfig) -> usize {
+    match config.starts.parallel {
+        0 => std::thread::available_parallelism().map_or(4, |cores| cores.get() * 4),
+        n => n as usize,
     }
 }
 

@@ -128,6 +128,12 @@ impl Problem {
                 format!("{vhost} cannot be ended: a process waits for storage that does not answer{why}"),
                 Duration::from_secs(30),
             ),
+            Refusal::Overloaded => Self::unavailable(
+                "overloaded",
+                "Overloaded",
+                format!("too many requests wait for starts on this host; {vhost} is not queued"),
+                Duration::from_secs(1),
+            ),
             Refusal::Unknown => return Self::unknown_vhost(vhost),
             Refusal::NotRunning => Self::conflict(format!("{vhost} is not running")),
         };

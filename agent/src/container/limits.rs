@@ -91,13 +91,15 @@ pub fn in_force(group: &cgroup::Limits) -> Limits {
     {
         put(LimitKey::CpuBurst, Setting::To(cpu.burst_usec * 10_000 / cpu.period_usec.max(1)));
     }
-    put(LimitKey::CpuWeight, group.cpu_weight);
+    // Every group has weights; those that nobody has set are no limits.
+    let weight = |setting: Setting<u64>| if setting == Setting::To(100) { Setting::Max } else { setting };
+    put(LimitKey::CpuWeight, weight(group.cpu_weight));
     put(LimitKey::Memory, group.memory_max);
     put(LimitKey::MemoryHigh, group.memory_high);
     put(LimitKey::MemoryMin, group.memory_min);
     put(LimitKey::Swap, group.swap_max);
     put(LimitKey::Pids, group.pids_max);
-    put(LimitKey::IoWeight, group.io_weight);
+    put(LimitKey::IoWeight, weight(group.io_weight));
     for io in &group.io {
         put(LimitKey::IoRead, io.read_bps);
         put(LimitKey::IoWrite, io.write_bps);

@@ -65,20 +65,25 @@ pub async fn make(
     vhost: &Arc<str>,
     definition: &Arc<Definition>,
     wanted: &Limits,
+    preferred_range: u32,
     remains: &mut Remains,
 ) -> Result<Container, MakeError> {
     let began = Instant::now();
     let documents = open_documents(platform, definition).await?;
     let template = platform.templates.get(&definition.template)?;
     let (uid, gid) = user(platform, definition, documents.as_ref())?;
+    // Held until execve: what is slow after that is the application's own, and one that hangs holds nobody up.
+    let _place = platform.start_place().await?;
     let opened = Instant::now();
 
-    let prepared = platform.take_network(definition.network.mode == Mode::Address).await?;
+    let prepared = platform.take_network(definition.network.mode == Mode::Address)?;
     remains.slot = Some(prepared.slot);
+    let range = platform.take_range(preferred_range)?;
+    remains.range = Some(range);
     let address = prepared.address;
     remains.namespace = Some(Arc::new(prepared.namespace));
     let direct = documents.as_ref().is_some_and(|d| !platform.idmaps(d.device));
-    let ids = Ids { base: platform.uid_base(prepared.slot), uid, gid, direct };
+    let ids = Ids { base: platform.uid_base(range), uid, gid, direct };
     let group = platform
         .tree
         .group(&[&definition.owner, vhost])
@@ -173,6 +178,7 @@ pub async fn make(
         start_time: start_time(started.pid).context("its init has ended already")?,
         main_pid,
         slot: prepared.slot,
+        range,
         ids: ids.into(),
         address,
         activated_port: (activated.path.is_none() && definition.listen == Listen::Activate).then_some(ACTIVATED_PORT),

@@ -143,6 +143,7 @@ impl Container {
             namespace: Some(self.namespace.clone()),
             address: self.record.address,
             slot: Some(self.record.slot),
+            range: Some(self.record.range),
             ..Remains::default()
         }
     }

@@ -20,8 +20,10 @@ pub struct Record {
     pub start_time: u64,
     /// Host pid of the command.
     pub main_pid: i32,
-    /// Slot: uid range and address.
+    /// Slot: its address.
     pub slot: u32,
+    /// Uid range.
+    pub range: u32,
     /// Ids inside.
     pub ids: IdsRecord,
     /// Its address, where it has one.

@@ -33,6 +33,8 @@ pub struct Remains {
     pub address: Option<std::net::Ipv4Addr>,
     /// Its slot, given back at the very end.
     pub slot: Option<u32>,
+    /// Its uid range, likewise.
+    pub range: Option<u32>,
 }
 
 impl Remains {
@@ -69,6 +71,9 @@ impl Remains {
         let _ = std::fs::remove_dir(platform.site_dir(vhost));
         if let Some(slot) = self.slot.take() {
             platform.slots.give_back(slot);
+        }
+        if let Some(range) = self.range.take() {
+            platform.ranges.give_back(range);
         }
         Ok(())
     }

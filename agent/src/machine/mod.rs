@@ -147,6 +147,8 @@ pub enum Refusal {
     Unknown,
     /// The verb does not fit the state.
     NotRunning,
+    /// Too many requests wait for starts already; decided by the runner, not by the machine.
+    Overloaded,
 }
 
 /// What the runner has to do, in order.

@@ -11,6 +11,7 @@ use crate::container::{Container, Record, Remains, open_process};
 use crate::machine::{After, Machine};
 use crate::persist;
 use crate::platform::Platform;
+use netns::Slots as _;
 
 /// A container of the last agent.
 pub struct Found {
@@ -28,6 +29,7 @@ impl Found {
             namespace: Some(self.namespace),
             address: self.record.address,
             slot: Some(self.record.slot).filter(|slot| platform.slots.reserve(*slot)),
+            range: Some(self.record.range).filter(|range| platform.ranges.reserve(*range)),
             ..Remains::default()
         }
     }
@@ -93,6 +95,7 @@ fn leftover(platform: &Arc<Platform>, owner: &str, vhost: &str, record: Option<&
         address: record.and_then(|r| r.address),
         // Claimed so that nobody gets it before the processes are gone.
         slot: record.map(|r| r.slot).filter(|slot| platform.slots.reserve(*slot)),
+        range: record.map(|r| r.range).filter(|range| platform.ranges.reserve(*range)),
         ..Remains::default()
     }
 }
@@ -117,6 +120,10 @@ impl Site {
     pub fn adopt(self: &Arc<Self>, found: Found) -> Result<()> {
         if !self.platform.slots.reserve(found.record.slot) {
             anyhow::bail!("slot {} is in use twice", found.record.slot);
+        }
+        if !self.platform.ranges.reserve(found.record.range) {
+            self.platform.slots.give_back(found.record.slot);
+            anyhow::bail!("uid range {} is in use twice", found.record.range);
         }
         let frozen = found.group.is_frozen().unwrap_or(false);
         let since = std::time::SystemTime::now()

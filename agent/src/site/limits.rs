@@ -28,9 +28,10 @@ impl Site {
             let inner = self.lock();
             (inner.definition.clone(), inner.kept.clone(), inner.container.clone())
         };
-        let old = definition.limits.merge(&kept.overrides);
+        let defined = self.platform.config.limits.merge(&definition.limits);
+        let old = defined.merge(&kept.overrides);
         let overrides = kept.overrides.patched(patch);
-        let new = definition.limits.merge(&overrides);
+        let new = defined.merge(&overrides);
         let mut probe = (*definition).clone();
         probe.limits = new.clone();
         if let Err(problems) = probe.validate(&self.platform.rules()) {
@@ -72,7 +73,7 @@ impl Site {
         let _one_at_a_time = self.limits.lock().await;
         let (limits, container) = {
             let inner = self.lock();
-            (inner.effective_limits(), inner.container.clone())
+            (inner.effective_limits(&self.platform.config.limits), inner.container.clone())
         };
         if let Some(container) = container {
             self.enforce(&container, &limits).await?;

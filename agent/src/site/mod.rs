@@ -92,6 +92,7 @@ struct Inner {
     withdrawn: bool,
     starts: u64,
     abort: Arc<Notify>,
+    last_range: u32,
 }
 
 /// How the last start failed.
@@ -127,6 +128,7 @@ impl Site {
             withdrawn: false,
             starts: 0,
             abort: Arc::default(),
+            last_range: 0,
         };
         Arc::new(Self { name, platform, inner: Mutex::new(inner), limits: tokio::sync::Mutex::new(()) })
     }
@@ -187,7 +189,7 @@ impl Site {
             Action::Launch => {
                 inner.starts += 1;
                 inner.abort = Arc::default();
-                start::spawn(self.clone(), inner.definition.clone(), inner.effective_limits(), inner.abort.clone());
+                start::spawn(self.clone(), inner.definition.clone(), inner.effective_limits(&self.platform.config.limits), inner.abort.clone());
             }
             Action::AbortStart => inner.abort.notify_one(),
             Action::Terminate => stop::spawn(self.clone(), inner.container.clone(), stop::How::Gracefully),
@@ -270,7 +272,8 @@ impl Inner {
         }
     }
 
-    fn effective_limits(&self) -> Limits {
-        self.definition.limits.merge(&self.kept.overrides)
+    /// The host's defaults, above them the definition's, above them what the operator has set.
+    fn effective_limits(&self, defaults: &Limits) -> Limits {
+        defaults.merge(&self.definition.limits).merge(&self.kept.overrides)
     }
 }

@@ -32,6 +32,7 @@ pub(super) fn spawn(site: Arc<Site>, definition: Arc<Definition>, limits: Limits
             Outcome::Ready(container) => {
                 {
                     let mut inner = site.lock();
+                    inner.last_range = container.record.range;
                     inner.container = Some(container.clone());
                     inner.dispatches_before = inner.dispatches;
                 }
@@ -69,7 +70,7 @@ async fn attempt(
     remains: &mut Remains,
 ) -> Result<Arc<Container>, MakeError> {
     let began = std::time::Instant::now();
-    let container = Arc::new(container::make(&site.platform, &site.name, definition, limits, remains).await?);
+    let container = Arc::new(container::make(&site.platform, &site.name, definition, limits, site.last_range(), remains).await?);
     let made = began.elapsed();
     let readiness = site.platform.readiness.wait(container.probe());
     tokio::select! {

@@ -51,7 +51,7 @@ fn note_exit(site: &Arc<Site>, container: &Container, stopped: bool) {
     let record = std::fs::read_to_string(site.platform.exit_path(&site.name)).ok().and_then(|text| text.trim().parse().ok());
     let ooms = container.group.usage().map_or(0, |usage| usage.oom_kills.unwrap_or(0));
     let mut inner = site.lock();
-    let limit = inner.effective_limits().memory().map(|m| m.to_string());
+    let limit = inner.effective_limits(&site.platform.config.limits).memory().map(|m| m.to_string());
     let exit = LastExit::new(record, stopped, ooms, limit);
     if let Err(error) = persist::write(&site.platform.last_exit_path(&site.name), &exit, Durable::Process) {
         tracing::error!("{}: {error:#}", site.name);
@@ -71,7 +71,7 @@ pub(super) fn note_exit_of_leftover(site: &Arc<Site>, remains: &Remains) {
     let Ok(record) = text.trim().parse() else { return };
     let ooms = remains.group.as_ref().and_then(|group| group.usage().ok()?.oom_kills).unwrap_or(0);
     let mut inner = site.lock();
-    let limit = inner.effective_limits().memory().map(|m| m.to_string());
+    let limit = inner.effective_limits(&site.platform.config.limits).memory().map(|m| m.to_string());
     let exit = LastExit::new(Some(record), false, ooms, limit);
     if let Err(error) = persist::write(&site.platform.last_exit_path(&site.name), &exit, Durable::Process) {
         tracing::error!("{}: {error:#}", site.name);

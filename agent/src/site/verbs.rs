@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Ready, Refused, Site};
 use crate::config::Definition;
@@ -12,7 +12,7 @@ use crate::machine::{Event, State, Verdict};
 
 enum Now {
     Answer(Result<Ready, Refused>),
-    Wait(oneshot::Receiver<Result<Ready, Refused>>),
+    Wait(oneshot::Receiver<Result<Ready, Refused>>, OwnedSemaphorePermit),
     /// Running, but nothing accepts connections at the moment.
     Deaf(Arc<crate::container::Container>),
 }
@@ -22,7 +22,9 @@ impl Site {
     pub async fn dispatch(self: &Arc<Self>) -> Result<Ready, Refused> {
         match self.dispatch_now() {
             Now::Answer(answer) => answer,
-            Now::Wait(told) => told.await.unwrap_or_else(|_| Err(self.lock().refused(crate::machine::Refusal::Stopped))),
+            Now::Wait(told, _place) => {
+                told.await.unwrap_or_else(|_| Err(self.lock().refused(crate::machine::Refusal::Stopped)))
+            }
             Now::Deaf(container) => self.wait_for_listener(&container).await,
         }
     }
@@ -42,9 +44,13 @@ impl Site {
                 Now::Answer(Ok(Ready { upstream: container.upstream.clone(), start: None }))
             }
             Verdict::Hold => {
+                let Some(place) = self.platform.waiting_place() else {
+                    // It is held by nobody; the start it may have caused goes on for the next one.
+                    return Now::Answer(Err(inner.refused(crate::machine::Refusal::Overloaded)));
+                };
                 let (tell, told) = oneshot::channel();
                 inner.held.push(tell);
-                Now::Wait(told)
+                Now::Wait(told, place)
             }
             Verdict::Refuse(refusal) => Now::Answer(Err(inner.refused(refusal))),
             Verdict::Stale => Now::Answer(Err(inner.refused(crate::machine::Refusal::NotRunning))),

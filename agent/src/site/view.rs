@@ -23,6 +23,11 @@ impl Site {
         inner.dispatches - inner.dispatches_before
     }
 
+    /// The uid range of its last container; 0 if it had none.
+    pub(crate) fn last_range(&self) -> u32 {
+        self.lock().last_range
+    }
+
     /// Dispatches and starts since the agent's start.
     pub fn counters(&self) -> (u64, u64) {
         let inner = self.lock();
@@ -70,7 +75,7 @@ impl Site {
                 "upstream": container.as_ref().map(|c| &*c.upstream),
                 "dispatches": inner.dispatches,
                 "starts": inner.starts,
-                "limits": shown(&inner.effective_limits()),
+                "limits": shown(&inner.effective_limits(&self.platform.config.limits)),
             });
             if full {
                 view["aliases"] = json!(inner.definition.aliases);
@@ -89,10 +94,9 @@ impl Site {
         let Some(container) = container else { return view };
         if full {
             view["init_pid"] = json!(container.record.pid);
-            view["slot"] = json!(container.record.slot);
             view["uid"] = json!(shim::protocol::Ids::from(container.record.ids).host_uid());
             view["cgroup"] = json!(container.group.name());
-            view["phases"] = json!(&*container.phases);
+            view["last_start"] = json!({"start_ms": container.phases.total, "phases": &*container.phases});
             view["ready_at"] = json!(container.record.ready_at);
             match container.group.read() {
                 Ok(limits) => view["limits"] = shown(&in_force(&limits)),

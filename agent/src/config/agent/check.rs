@@ -149,7 +149,6 @@ impl AgentConfig {
             ),
             ("api.max_body", self.api.max_body.0, 4096),
             ("api.max_head", self.api.max_head.0, 8192),
-            ("api.max_events", u64::from(self.api.max_events), 1),
             ("starts.max_waiting", u64::from(self.starts.max_waiting), 1),
             ("log.file_bytes", self.log.file_bytes.0, 4096),
             ("log.files", u64::from(self.log.files), 1),
@@ -174,15 +173,10 @@ impl AgentConfig {
         for (key, span) in [
             ("api.head_timeout", self.api.head_timeout),
             ("api.body_timeout", self.api.body_timeout),
-            ("starts.backoff", self.starts.backoff),
-            ("starts.max_backoff", self.starts.max_backoff),
         ] {
             if span.millis().is_none_or(|ms| ms == 0) {
                 wrong(key, "must be more than 0 and end some time".into());
             }
-        }
-        if self.starts.backoff > self.starts.max_backoff {
-            wrong("starts.backoff", "is more than starts.max_backoff".into());
         }
     }
 }

@@ -107,10 +107,6 @@ pub struct Api {
     pub head_timeout: Span,
     /// How long a client may take to send a body: `10s`.
     pub body_timeout: Span,
-    /// How long a kept connection may be quiet: `5m`.
-    pub idle_timeout: Span,
-    /// Events that are kept for a slow reader of the event stream before it loses some: 4096.
-    pub max_events: u32,
 }
 
 /// Bounds of starting.
@@ -121,10 +117,6 @@ pub struct Starts {
     pub parallel: u32,
     /// Requests that may wait for starts, over all vhosts: 10000. Beyond that the answer is 503.
     pub max_waiting: u32,
-    /// The first pause after a failed start; it doubles with each further one: `1s`.
-    pub backoff: Span,
-    /// The longest pause: `1m`.
-    pub max_backoff: Span,
 }
 
 /// Bounds of each container's log.
@@ -239,8 +231,6 @@ impl Default for Api {
             max_head: Bytes(16 << 10),
             head_timeout: Span::seconds(5),
             body_timeout: Span::seconds(10),
-            idle_timeout: Span::seconds(300),
-            max_events: 4096,
         }
     }
 }
@@ -250,8 +240,6 @@ impl Default for Starts {
         Starts {
             parallel: 0,
             max_waiting: 10_000,
-            backoff: Span::seconds(1),
-            max_backoff: Span::seconds(60),
         }
     }
 }
