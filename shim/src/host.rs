@@ -96,6 +96,18 @@ fn existing(below: &str, names: &[&str]) -> Vec<Masked> {
 }
 
 /// Leaves the host's mounts for a namespace with nothing but the shared /dev and a place for new roots.
+/// Containers do not inherit the protection from the OOM killer that the agent's unit gives the agent.
+pub(crate) fn be_killable() -> Done<()> {
+    const ADJUST: &str = "/proc/self/oom_score_adj";
+    let now = std::fs::read_to_string(ADJUST).unwrap_or_default();
+    // Raising it needs no right; one that is positive already is left.
+    if !now.starts_with('-') {
+        return Ok(());
+    }
+    std::fs::write(ADJUST, "0")
+        .map_err(|e| crate::report::failure("reset", ADJUST, e.raw_os_error().unwrap_or(0)))
+}
+
 pub(crate) fn own_mounts() -> Done<()> {
     sys::unshare(libc::CLONE_NEWNS).step("unshare the mount namespace", "")?;
     mount_change(

@@ -49,6 +49,7 @@ pub(crate) fn run() -> Done<()> {
     // Inherited by every child until it executes something: none of them can be traced from inside a container.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become untraceable", "")?;
     rustix::thread::set_name(c"fc-spawner").step("set the process name", "")?;
+    host::be_killable()?;
     // Modes are given exactly by whoever makes a file.
     rustix::process::umask(Mode::empty());
     let (host, proc) = Host::look()?;
