@@ -154,6 +154,11 @@ impl Query {
     pub(super) fn is_true(&self, key: &str) -> bool {
         matches!(self.get(key), Some("true" | "1"))
     }
+
+    /// Whether a switch that is on by default is off.
+    pub(super) fn is_false(&self, key: &str) -> bool {
+        matches!(self.get(key), Some("false" | "0"))
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +177,7 @@ mod tests {
         }
         let query = Query::parse("a=1&follow&b=x%20y").unwrap();
         assert_eq!((query.get("b"), query.is_true("a"), query.is_true("follow")), (Some("x y"), true, true));
+        assert!(Query::parse("follow=false").unwrap().is_false("follow") && !query.is_false("follow") && !query.is_false("c"));
     }
 
     proptest! {

@@ -49,8 +49,8 @@ pub(super) fn events(server: &Server, peer: &Peer, query: &Query) -> Answer {
     };
     let mut live = events.follow();
     let recent: Vec<u8> = events.recent().iter().filter(|e| visible(e)).flat_map(|e| line(e)).collect();
-    // The contract's stream: whoever wants the past only says so.
-    if query.get("follow") == Some("false") || !query.is_true("follow") {
+    // A stream unless the asker says that the past is enough.
+    if query.is_false("follow") {
         return Ok(answer::with_type(recent, "application/x-ndjson"));
     }
     let (sender, receiver) = mpsc::channel(64);

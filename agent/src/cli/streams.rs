@@ -62,15 +62,11 @@ pub(crate) async fn events(
     follow: bool,
     json: bool,
 ) -> Result<(), Failure> {
-    let mut query = Vec::new();
-    if follow {
-        query.push("follow=true".to_owned());
-    }
+    let mut query = vec![format!("follow={follow}")];
     if let Some(vhost) = vhost {
         query.push(format!("vhost={}", segment(vhost)));
     }
-    let path = ["/v1/events".to_owned(), query.join("&")].join("?");
-    let mut call = Call::host(Method::GET, path.trim_end_matches('?'));
+    let mut call = Call::host(Method::GET, &format!("/v1/events?{}", query.join("&")));
     if let Some(vhost) = vhost {
         call = call.about(vhost);
     }
