@@ -1,30 +1,25 @@
 //! The start sequence up to execve of the command. Everything that comes into being is noted in [`Remains`] first,
 //! so that whoever breaks off knows what to remove.
 
-use std::fs::OpenOptions;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{AtFlags, CWD, Gid, Uid};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use shim::protocol::{FdRole, IdMap, Ids, Mount, Report, Request, Start};
 use tokio::io::unix::AsyncFd;
 
 use super::documents::{self, Documents, DocumentsError};
 use super::templates::Template;
+use super::activated::{self, activate};
+use super::files::Files;
 use super::{Container, Phases, Record, Remains, limits, request, start_time, upstream};
 use crate::config::definition::{Listen, Mode, User};
 use crate::config::{Definition, Limits};
 use crate::packet;
 use crate::platform::Platform;
 use crate::spawner::{SpawnError, errno_text};
-
-/// Port that the agent listens on for a container with `listen = "activate"` and an address.
-const ACTIVATED_PORT: u16 = 8080;
 
 /// Why no container came of it.
 pub enum MakeError {
@@ -164,7 +159,7 @@ pub async fn make(
     };
     let upstream: Arc<str> = match (&definition.listen, &activated.path, address) {
         (Listen::Tcp(port), _, Some(address)) => format!("{address}:{port}").into(),
-        (Listen::Activate, None, Some(address)) => format!("{address}:{ACTIVATED_PORT}").into(),
+        (Listen::Activate, None, Some(address)) => format!("{address}:{activated::PORT}").into(),
         (Listen::Activate, Some(path), _) => format!("unix:{path}").into(),
         (Listen::Unix(_), ..) => format!("unix:{}", upstream::path(platform, vhost).display()).into(),
         // Reached through a socket that the agent hands over.
@@ -181,7 +176,7 @@ pub async fn make(
         range,
         ids: ids.into(),
         address,
-        activated_port: (activated.path.is_none() && definition.listen == Listen::Activate).then_some(ACTIVATED_PORT),
+        activated_port: (activated.path.is_none() && definition.listen == Listen::Activate).then_some(activated::PORT),
         activated_path: activated.path,
         upstream: upstream.to_string(),
         ready_at: 0.0,
@@ -239,82 +234,6 @@ fn user(platform: &Platform, definition: &Definition, documents: Option<&Documen
         bail!("its documents belong to root; give them to the site's user (chown)");
     }
     Ok((uid, gid))
-}
-
-/// The files on the host that init writes.
-struct Files {
-    exit: std::fs::File,
-    logs: OwnedFd,
-}
-
-impl Files {
-    fn make(platform: &Platform, vhost: &str, ids: Ids) -> Result<Self> {
-        let make = |path: &std::path::Path, mode| -> Result<()> {
-            match std::fs::DirBuilder::new().mode(mode).create(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                    Err(error).with_context(|| format!("cannot make {}", path.display()))
-                }
-                _ => Ok(()),
-            }
-        };
-        make(&platform.site_dir(vhost), 0o755)?;
-        let path = platform.exit_path(vhost);
-        crate::persist::remove(&path)?;
-        let exit = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
-        let logs = platform.log_dir(vhost);
-        make(&logs, 0o700)?;
-        // The directory and what is in it belong to the container's uid 0 while it runs: init rotates them. The
-        // tenant has no way there, as it is not mounted inside.
-        let owner = (Some(Uid::from_raw(ids.base)), Some(Gid::from_raw(ids.base)));
-        let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&logs, flags, rustix::fs::Mode::empty())
-            .with_context(|| format!("cannot open {}", logs.display()))?;
-        rustix::fs::fchown(&directory, owner.0, owner.1).context("cannot give the log directory to init")?;
-        for entry in rustix::fs::Dir::read_from(&directory)? {
-            let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                rustix::fs::chownat(&directory, entry.file_name(), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
-            }
-        }
-        Ok(Self { exit, logs: directory })
-    }
-}
-
-/// A socket that the agent listens on for the container.
-struct Activated {
-    socket: Option<OwnedFd>,
-    path: Option<String>,
-}
-
-fn activate(
-    platform: &Platform,
-    vhost: &str,
-    definition: &Definition,
-    namespace: &netns::Namespace,
-    address: Option<Ipv4Addr>,
-) -> Result<Activated> {
-    if definition.listen != Listen::Activate {
-        return Ok(Activated { socket: None, path: None });
-    }
-    if let Some(address) = address {
-        let socket = namespace.listen_tcp(SocketAddr::from((address, ACTIVATED_PORT)))?;
-        return Ok(Activated { socket: Some(socket), path: None });
-    }
-    let path = platform.site_dir(vhost).join("activated");
-    crate::persist::remove(&path)?;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(&path)?)
-        .with_context(|| format!("cannot listen on {}", path.display()))?;
-    let front = platform.front_gid.map(Gid::from_raw);
-    rustix::fs::chownat(CWD, &path, None, front, AtFlags::SYMLINK_NOFOLLOW)?;
-    rustix::fs::chmodat(CWD, &path, rustix::fs::Mode::from_raw_mode(0o660), AtFlags::empty())?;
-    rustix::net::listen(&socket, 4096)?;
-    Ok(Activated { socket: Some(socket), path: Some(path.display().to_string()) })
 }
 
 /// All mounts of a container with their descriptors, in order.

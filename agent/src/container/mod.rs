@@ -1,6 +1,8 @@
 //! The running instance of a vhost: what it consists of, and what can be asked of it.
 
+mod activated;
 pub mod documents;
+mod files;
 mod limits;
 mod make;
 mod record;

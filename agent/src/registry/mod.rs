@@ -9,7 +9,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -27,6 +27,7 @@ use crate::site::{Site, Survey, survey, sweep};
 pub use change::Placed;
 pub use list::Counts;
 use crate::config::pattern::Patterns;
+use watch::Watch;
 pub use watch::watch;
 
 /// How long a directory may take to answer whether it exists.
@@ -38,6 +39,8 @@ pub struct Registry {
     definitions: RwLock<Definitions>,
     patterns: RwLock<Patterns>,
     sites: RwLock<HashMap<Arc<str>, Arc<Site>>>,
+    /// The watch of files, until its task takes it.
+    watch: Mutex<Option<Watch>>,
     /// One change of definition files by the API at a time.
     changing: tokio::sync::Mutex<()>,
     draining: AtomicBool,
@@ -47,15 +50,18 @@ impl Registry {
     /// Loads the definitions and takes over what the last agent left.
     pub async fn new(platform: Arc<Platform>) -> Result<Arc<Self>> {
         let (path, rules) = (platform.config.vhosts_dir.clone(), platform.rules());
-        let definitions = tokio::task::spawn_blocking(move || load_dir(&path, &rules)).await?.map_err(|p| anyhow::anyhow!("{p}"))?;
+        let patterns = Patterns::load(&platform.config);
+        let watch = Watch::new(&path, &patterns)?;
+        let loading = tokio::task::spawn_blocking(move || load_dir(&path, &rules));
+        let definitions = loading.await?.map_err(|p| anyhow::anyhow!("{p}"))?;
         for problem in definitions.problems() {
             tracing::error!("{problem}");
         }
-        let patterns = Patterns::load(&platform.config);
         let registry = Arc::new(Self {
             definitions: RwLock::new(definitions),
             patterns: RwLock::new(patterns),
             sites: RwLock::default(),
+            watch: Mutex::new(Some(watch)),
             changing: tokio::sync::Mutex::default(),
             draining: AtomicBool::new(false),
             platform,
@@ -69,6 +75,11 @@ impl Registry {
         registry.take_over(found.await??).await;
         registry.platform.fill_pool()?;
         Ok(registry)
+    }
+
+    /// Whether requests could be answered: takes the locks that they take.
+    pub fn responds(&self) {
+        drop((self.definitions(), self.site("")));
     }
 
     /// The host that the vhosts run on.

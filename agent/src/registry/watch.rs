@@ -1,15 +1,17 @@
 //! Follows the definition directory, the patterns' definitions and the patterns' directories.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::sync::watch;
 
 use super::Registry;
-use crate::config::store::Dir;
+use crate::config::Problem;
+use crate::config::pattern::Patterns;
+use crate::config::store::{Dir, read_files};
 use crate::config::watch::{Event, Kind, Target, Watcher};
 use crate::site::Site;
 
@@ -23,32 +25,40 @@ enum Role {
     Sites,
 }
 
-/// Follows all directories until `stop` turns true.
-pub async fn watch(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> Result<()> {
-    let mut watcher = Watcher::new().map_err(|p| anyhow::anyhow!("{p}"))?;
-    let mut roles: HashMap<usize, Role> = HashMap::new();
-    let mut targets: Vec<Target> = Vec::new();
-    let mut add = |watcher: &mut Watcher, path: &std::path::Path, kind, role| match watcher.add(path, kind) {
-        Ok(target) => {
-            roles.insert(targets.len(), role);
-            targets.push(target);
-        }
-        Err(problem) => tracing::error!("{problem}"),
-    };
-    add(&mut watcher, &registry.platform.config.vhosts_dir.clone(), Kind::Files, Role::Definitions);
-    {
-        let patterns = registry.patterns.read().unwrap_or_else(PoisonError::into_inner);
-        let directories: BTreeSet<_> =
-            patterns.definition_files().iter().filter_map(|file| Some(file.parent()?.to_owned())).collect();
-        for directory in directories {
-            add(&mut watcher, &directory, Kind::Files, Role::PatternFiles);
+/// The watch, which begins before anything is read: nothing is missed then and nothing has to be read twice.
+pub(super) struct Watch {
+    watcher: Watcher,
+    roles: Vec<(Target, Role)>,
+}
+
+impl Watch {
+    /// Watches the definitions, and the patterns' files and directories.
+    pub(super) fn new(definitions: &Path, patterns: &Patterns) -> Result<Self> {
+        let watcher = Watcher::new().map_err(|p| anyhow::anyhow!("{p}"))?;
+        let mut watch = Self { watcher, roles: Vec::new() };
+        watch.add(definitions, Kind::Files, Role::Definitions);
+        let files = patterns.definition_files();
+        for directory in files.iter().filter_map(|file| file.parent()).collect::<BTreeSet<_>>() {
+            watch.add(directory, Kind::Files, Role::PatternFiles);
         }
         for directory in patterns.listed_directories() {
-            add(&mut watcher, &directory, Kind::Directories, Role::Sites);
+            watch.add(&directory, Kind::Directories, Role::Sites);
+        }
+        Ok(watch)
+    }
+
+    fn add(&mut self, path: &Path, kind: Kind, role: Role) {
+        match self.watcher.add(path, kind) {
+            Ok(target) => self.roles.push((target, role)),
+            Err(problem) => tracing::error!("{problem}"),
         }
     }
-    // Whatever changed between the loading and the watch.
-    registry.rescan_definitions().await;
+}
+
+/// Follows all directories until `stop` turns true. Called once.
+pub async fn watch(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> Result<()> {
+    let begun = registry.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Watch { mut watcher, roles } = begun.context("the definitions are being watched already")?;
     let watched = crate::sys::watch(watcher.as_fd().try_clone_to_owned()?)?;
     loop {
         tokio::select! {
@@ -56,7 +66,7 @@ pub async fn watch(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> 
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         }
         let events = watcher.read_changes().map_err(|p| anyhow::anyhow!("{p}"))?;
-        let mut changed: Vec<String> = Vec::new();
+        let mut changed = BTreeSet::new();
         let mut rescan = false;
         for event in events {
             let (target, entry) = match event {
@@ -67,12 +77,14 @@ pub async fn watch(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> 
                     (target, None)
                 }
             };
-            let role = targets.iter().position(|known| *known == target).and_then(|at| roles.get(&at)).copied();
+            let role = roles.iter().find(|(known, _)| *known == target).map(|(_, role)| *role);
             match (role, entry) {
-                (Some(Role::Definitions), Some(name)) => changed.push(name),
+                (Some(Role::Definitions), Some(name)) => {
+                    changed.insert(name);
+                }
                 (Some(Role::Definitions), None) => rescan = true,
                 (Some(Role::PatternFiles), _) => registry.reread_patterns().await,
-                (Some(Role::Sites), Some(name)) => registry.check_entry(targets_path(&watcher, target), &name).await,
+                (Some(Role::Sites), Some(name)) => registry.check_entry(watcher.path(target), &name).await,
                 (Some(Role::Sites), None) => registry.check_sites().await,
                 (None, _) => {}
             }
@@ -80,38 +92,34 @@ pub async fn watch(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> 
         if rescan {
             registry.rescan_definitions().await;
         } else if !changed.is_empty() {
-            registry.reread_definitions(changed).await;
+            registry.read_definitions(changed, false).await;
         }
     }
-}
-
-fn targets_path(watcher: &Watcher, target: Target) -> Option<PathBuf> {
-    watcher.path(target).map(PathBuf::from)
 }
 
 impl Registry {
+    /// Reads the whole directory again, after changes may have been missed.
     async fn rescan_definitions(self: &Arc<Self>) {
-        let registry = self.clone();
-        let work = move || {
-            let path = &registry.platform.config.vhosts_dir;
-            registry.definitions.write().unwrap_or_else(PoisonError::into_inner).rescan(path)
-        };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(changes)) => self.apply(changes).await,
-            Ok(Err(problem)) => tracing::error!("{problem}"),
-            Err(error) => tracing::error!("cannot read the definitions: {error}"),
-        }
+        let known: BTreeSet<String> = self.definitions().file_names().map(str::to_owned).collect();
+        self.read_definitions(known, true).await;
     }
 
-    async fn reread_definitions(self: &Arc<Self>, names: Vec<String>) {
-        let registry = self.clone();
-        let work = move || {
-            let dir = Dir::open(&registry.platform.config.vhosts_dir)?;
-            Ok(registry.definitions.write().unwrap_or_else(PoisonError::into_inner).reread(&dir, &names))
-        };
-        let result: Result<Result<_, crate::config::Problem>, _> = tokio::task::spawn_blocking(work).await;
-        match result {
-            Ok(Ok(changes)) => self.apply(changes).await,
+    async fn read_definitions(self: &Arc<Self>, mut names: BTreeSet<String>, all: bool) {
+        // Not while the API writes a file: what was read before would undo what it has put in force.
+        let _one_at_a_time = self.changing.lock().await;
+        let (path, rules) = (self.platform.config.vhosts_dir.clone(), self.platform.rules());
+        let read = tokio::task::spawn_blocking(move || {
+            let dir = Dir::open(&path)?;
+            if all {
+                names.extend(dir.names()?);
+            }
+            Ok::<_, Problem>(read_files(&dir, &Vec::from_iter(names), &rules))
+        });
+        match read.await {
+            Ok(Ok(readings)) => {
+                let changes = self.definitions.write().unwrap_or_else(PoisonError::into_inner).take_readings(readings);
+                self.apply(changes).await;
+            }
             Ok(Err(problem)) => tracing::error!("{problem}"),
             Err(error) => tracing::error!("cannot read the definitions: {error}"),
         }
@@ -141,9 +149,9 @@ impl Registry {
     }
 
     /// An entry of a patterns' directory came or went.
-    async fn check_entry(self: &Arc<Self>, directory: Option<PathBuf>, entry: &str) {
+    async fn check_entry(self: &Arc<Self>, directory: Option<&Path>, entry: &str) {
         let Some(directory) = directory else { return };
-        let hosts = self.patterns.read().unwrap_or_else(PoisonError::into_inner).hosts_of_entry(&directory, entry);
+        let hosts = self.patterns().hosts_of_entry(directory, entry);
         for host in hosts {
             if let Some(site) = self.site(&host) {
                 self.check_site(site).await;

@@ -1,11 +1,9 @@
 //! The definitions in force, by file and by host name.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 
-use super::load;
-use super::read::{self, Dir};
+use super::read;
 use crate::config::definition::{Definition, Rules};
 use crate::config::problem::Problem;
 
@@ -44,6 +42,10 @@ impl Reading {
         })
     }
 }
+
+/// What was read of some files; [`Definitions::take_readings`] puts it in force. Reading takes time and no lock.
+#[derive(Debug)]
+pub struct Readings(pub(super) Vec<(String, Reading)>);
 
 /// What is known of a file.
 #[derive(Debug, Default)]
@@ -135,23 +137,30 @@ impl Definitions {
         self.apply(vec![(file.to_owned(), reading)])
     }
 
-    /// Reads these files again. Files that are gone come first, so a renamed file changes nothing.
-    pub fn reread(&mut self, dir: &Dir, names: &[String]) -> Vec<Change> {
-        let readings = load::read_all(dir, names, &self.rules);
-        self.apply(names.iter().cloned().zip(readings).collect())
+    /// Takes what was read of files. Files that are gone come first, so a renamed file changes nothing.
+    pub fn take_readings(&mut self, readings: Readings) -> Vec<Change> {
+        self.apply(readings.0)
     }
 
-    /// Reads the whole directory again, after changes may have been missed.
-    pub fn rescan(&mut self, path: &Path) -> Result<Vec<Change>, Problem> {
-        let dir = Dir::open(path)?;
-        let mut names: BTreeSet<String> = dir.names()?.into_iter().collect();
-        names.extend(self.files.keys().map(|file| file.to_string()));
-        Ok(self.reread(&dir, &Vec::from_iter(names)))
+    /// The files that are known.
+    pub fn file_names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(|file| &**file)
     }
 }
 
 #[cfg(test)]
 impl Definitions {
+    pub(super) fn reread(&mut self, dir: &super::Dir, names: &[String]) -> Vec<Change> {
+        self.take_readings(super::read_files(dir, names, &self.rules))
+    }
+
+    pub(super) fn rescan(&mut self, path: &std::path::Path) -> Result<Vec<Change>, Problem> {
+        let dir = super::Dir::open(path)?;
+        let mut names: BTreeSet<String> = dir.names()?.into_iter().collect();
+        names.extend(self.file_names().map(str::to_owned));
+        Ok(self.reread(&dir, &Vec::from_iter(names)))
+    }
+
     pub(super) fn hosts_len(&self) -> usize {
         self.hosts.len()
     }

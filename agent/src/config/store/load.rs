@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::index::{Definitions, Reading};
+use super::index::{Definitions, Reading, Readings};
 use super::read::{self, Dir};
 use crate::config::definition::{Pool, Rules};
 use crate::config::problem::Problem;
@@ -27,8 +27,13 @@ pub fn load_dir(path: &Path, rules: &Rules) -> Result<Definitions, Problem> {
     Ok(definitions)
 }
 
+/// Reads these files, on all cores if they are many.
+pub fn read_files(dir: &Dir, names: &[String], rules: &Rules) -> Readings {
+    Readings(names.iter().cloned().zip(read_all(dir, names, rules)).collect())
+}
+
 /// Reads files on all cores; one reading for each name, in their order.
-pub(super) fn read_all(dir: &Dir, names: &[String], rules: &Rules) -> Vec<Reading> {
+fn read_all(dir: &Dir, names: &[String], rules: &Rules) -> Vec<Reading> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = cores.min(names.len().div_ceil(BATCH)).max(1);
     let next = AtomicUsize::new(0);

@@ -8,7 +8,7 @@ mod read;
 mod tests;
 mod write;
 
-pub use index::{Change, Definitions};
-pub use load::load_dir;
+pub use index::{Change, Definitions, Readings};
+pub use load::{load_dir, read_files};
 pub use read::{Dir, MOST_FILE_BYTES, is_definition_file};
 pub use write::{file_name, remove_definition, write_definition};

@@ -1,0 +1,55 @@
+//! What init writes on the host: the exit file and the logs.
+
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, Gid, Uid};
+use shim::protocol::Ids;
+
+use crate::platform::Platform;
+
+/// The files on the host that init writes.
+pub(super) struct Files {
+    pub(super) exit: std::fs::File,
+    pub(super) logs: OwnedFd,
+}
+
+impl Files {
+    pub(super) fn make(platform: &Platform, vhost: &str, ids: Ids) -> Result<Self> {
+        let make = |path: &std::path::Path, mode| -> Result<()> {
+            match std::fs::DirBuilder::new().mode(mode).create(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    Err(error).with_context(|| format!("cannot make {}", path.display()))
+                }
+                _ => Ok(()),
+            }
+        };
+        make(&platform.site_dir(vhost), 0o755)?;
+        let path = platform.exit_path(vhost);
+        crate::persist::remove(&path)?;
+        let exit = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        let logs = platform.log_dir(vhost);
+        make(&logs, 0o700)?;
+        // The directory and what is in it belong to the container's uid 0 while it runs: init rotates them. The
+        // tenant has no way there, as it is not mounted inside.
+        let owner = (Some(Uid::from_raw(ids.base)), Some(Gid::from_raw(ids.base)));
+        let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&logs, flags, rustix::fs::Mode::empty())
+            .with_context(|| format!("cannot open {}", logs.display()))?;
+        rustix::fs::fchown(&directory, owner.0, owner.1).context("cannot give the log directory to init")?;
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                rustix::fs::chownat(&directory, entry.file_name(), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+        }
+        Ok(Self { exit, logs: directory })
+    }
+}
