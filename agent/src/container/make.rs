@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::documents::{self, Documents, DocumentsError};
 use super::templates::Template;
-use super::activated::{self, activate};
+use super::activated::{PORT, activate};
 use super::files::Files;
 use super::{Container, Phases, Record, Remains, limits, request, start_time, upstream};
 use crate::config::definition::{Listen, Mode, User};
@@ -159,7 +159,7 @@ pub async fn make(
     };
     let upstream: Arc<str> = match (&definition.listen, &activated.path, address) {
         (Listen::Tcp(port), _, Some(address)) => format!("{address}:{port}").into(),
-        (Listen::Activate, None, Some(address)) => format!("{address}:{activated::PORT}").into(),
+        (Listen::Activate, None, Some(address)) => format!("{address}:{PORT}").into(),
         (Listen::Activate, Some(path), _) => format!("unix:{path}").into(),
         (Listen::Unix(_), ..) => format!("unix:{}", upstream::path(platform, vhost).display()).into(),
         // Reached through a socket that the agent hands over.
@@ -176,7 +176,7 @@ pub async fn make(
         range,
         ids: ids.into(),
         address,
-        activated_port: (activated.path.is_none() && definition.listen == Listen::Activate).then_some(activated::PORT),
+        activated_port: (activated.path.is_none() && definition.listen == Listen::Activate).then_some(PORT),
         activated_path: activated.path,
         upstream: upstream.to_string(),
         ready_at: 0.0,
