@@ -63,8 +63,14 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     let _ = stop.send(true);
     watchdog.abort();
     let _ = serving.await;
-    if tokio::time::timeout(GRACE, server.answered()).await.is_err() {
-        tracing::warn!("requests that took longer than {} s are broken off", GRACE.as_secs());
+    if tokio::time::timeout(GRACE, server.answered())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "requests that took longer than {} s are broken off",
+            GRACE.as_secs()
+        );
     }
     // A request that comes between now and the next agent's start waits in no queue: it is told at once.
     let _ = std::fs::remove_file(&socket);

@@ -54,7 +54,10 @@ pub struct Events {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { kept: Mutex::default(), live: broadcast::channel(KEPT).0 }
+        Self {
+            kept: Mutex::default(),
+            live: broadcast::channel(KEPT).0,
+        }
     }
 }
 
@@ -83,7 +86,12 @@ impl Events {
 
     /// Those kept, oldest first.
     pub fn recent(&self) -> Vec<Arc<Event>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 
     /// Those to come. A listener that is too slow loses the oldest and is told how many.

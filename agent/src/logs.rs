@@ -11,7 +11,10 @@ const TAIL_BYTES: u64 = 4 << 20;
 
 /// Opens one log file; never through a link.
 fn open(dir: &Path, name: &str) -> io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(dir.join(name))
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(dir.join(name))
 }
 
 /// Names of the files, newest first.
@@ -28,7 +31,11 @@ pub fn tail(dir: &Path, lines: usize) -> io::Result<Vec<u8>> {
         let mut file = match open(dir, &name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if name == "current" { continue } else { break }
+                if name == "current" {
+                    continue;
+                } else {
+                    break;
+                }
             }
             Err(error) => return Err(error),
         };
@@ -39,7 +46,10 @@ pub fn tail(dir: &Path, lines: usize) -> io::Result<Vec<u8>> {
         file.take(take).read_to_end(&mut bytes)?;
         if take < size {
             // Begin with a whole line.
-            let start = bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| at + 1);
+            let start = bytes
+                .iter()
+                .position(|b| *b == b'\n')
+                .map_or(bytes.len(), |at| at + 1);
             bytes.drain(..start);
         }
         left -= take;
@@ -54,7 +64,12 @@ pub fn tail(dir: &Path, lines: usize) -> io::Result<Vec<u8>> {
 }
 
 fn last_lines(bytes: &[u8], lines: usize) -> &[u8] {
-    let ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+    let ends: Vec<usize> = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| **b == b'\n')
+        .map(|(at, _)| at + 1)
+        .collect();
     match ends.len().checked_sub(lines + 1) {
         Some(at) if lines > 0 => &bytes[ends[at]..],
         None => bytes,
@@ -66,9 +81,18 @@ fn last_lines(bytes: &[u8], lines: usize) -> &[u8] {
 pub fn last_output(dir: &Path, vhost: &str, lines: usize, bytes: usize) -> String {
     let text = tail(dir, lines).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let parts: Vec<&str> = text.lines().map(|line| message(line, vhost)).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<&str> = text
+        .lines()
+        .map(|line| message(line, vhost))
+        .filter(|part| !part.is_empty())
+        .collect();
     let joined = parts.join(" | ");
-    let skip = joined.char_indices().rev().map(|(at, _)| at).find(|at| joined.len() - at >= bytes).unwrap_or(0);
+    let skip = joined
+        .char_indices()
+        .rev()
+        .map(|(at, _)| at)
+        .find(|at| joined.len() - at >= bytes)
+        .unwrap_or(0);
     joined[skip..].to_owned()
 }
 
@@ -92,7 +116,11 @@ pub struct Follower {
 impl Follower {
     /// Begins at the present end.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), file: None, first: true }
+        Self {
+            dir: dir.to_owned(),
+            file: None,
+            first: true,
+        }
     }
 
     /// What has been written since the last call, at most 64 KiB at a time.

@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use shim::protocol::MAX_FDS;
 use tokio::io::unix::AsyncFd;
@@ -22,17 +23,29 @@ pub(crate) struct Received {
 }
 
 /// Sends one packet, with descriptors.
-pub(crate) async fn send(socket: &AsyncFd<OwnedFd>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) async fn send(
+    socket: &AsyncFd<OwnedFd>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     loop {
         let mut guard = socket.writable().await?;
         let sent = guard.try_io(|socket| {
             let mut control = SendAncillaryBuffer::new(&mut space);
             if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one packet"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "too many descriptors for one packet",
+                ));
             }
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            Ok(rustix::net::sendmsg(socket, &[io::IoSlice::new(bytes)], &mut control, flags)?)
+            Ok(rustix::net::sendmsg(
+                socket,
+                &[io::IoSlice::new(bytes)],
+                &mut control,
+                flags,
+            )?)
         });
         match sent {
             Ok(result) => return result.map(drop),
@@ -56,12 +69,23 @@ fn receive_now(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let message = rustix::net::recvmsg(socket, &mut [io::IoSliceMut::new(buffer)], &mut control, flags)?;
-    let mut received = Received { length: message.bytes, fds: Vec::new(), sender: None };
+    let message = rustix::net::recvmsg(
+        socket,
+        &mut [io::IoSliceMut::new(buffer)],
+        &mut control,
+        flags,
+    )?;
+    let mut received = Received {
+        length: message.bytes,
+        fds: Vec::new(),
+        sender: None,
+    };
     for part in control.drain() {
         match part {
             RecvAncillaryMessage::ScmRights(fds) => received.fds.extend(fds),
-            RecvAncillaryMessage::ScmCredentials(creds) => received.sender = Some(creds.pid.as_raw_nonzero().get()),
+            RecvAncillaryMessage::ScmCredentials(creds) => {
+                received.sender = Some(creds.pid.as_raw_nonzero().get())
+            }
             _ => {}
         }
     }

@@ -29,7 +29,11 @@ pub fn write<T: Serialize>(path: &Path, value: &T, durable: Durable) -> Result<(
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(&serde_json::to_vec(value)?)?;
         if durable == Durable::Host {
             file.sync_all()?;
@@ -50,7 +54,9 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("cannot understand {}", path.display()))
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .with_context(|| format!("cannot understand {}", path.display()))
 }
 
 /// Removes a file if it is there.
@@ -78,7 +84,12 @@ mod tests {
         write(&path, &8u32, Durable::Process).unwrap();
         assert_eq!(read::<u32>(&path).unwrap(), Some(8));
         fs::write(&path, "{").unwrap();
-        assert!(read::<u32>(&path).unwrap_err().to_string().contains("a.json"));
+        assert!(
+            read::<u32>(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("a.json")
+        );
         remove(&path).unwrap();
         remove(&path).unwrap();
     }

@@ -87,7 +87,10 @@ impl Platform {
             make_directory(&directory, mode)?;
         }
         let hierarchy = cgroup::Hierarchy::detect()?;
-        let parent = config.cgroup_parent.clone().unwrap_or_else(|| "fastcontainer".into());
+        let parent = config
+            .cgroup_parent
+            .clone()
+            .unwrap_or_else(|| "fastcontainer".into());
         let tree = cgroup::Tree::open(hierarchy, &parent.to_string_lossy())?;
         // Only slower without it.
         let dynmods = tree.favor_dynmods().unwrap_or_else(|error| {
@@ -150,7 +153,9 @@ impl Platform {
         if self.ranges.reserve(preferred) {
             return Ok(preferred);
         }
-        self.ranges.take().context("all uid ranges are in use; lower uid_base or end some sites")
+        self.ranges
+            .take()
+            .context("all uid ranges are in use; lower uid_base or end some sites")
     }
 
     /// First host uid of a range.
@@ -160,16 +165,17 @@ impl Platform {
 
     /// Undoes what the agent has made on the host, after all containers have ended.
     pub fn teardown(platform: Arc<Self>) -> Result<()> {
-        let Ok(platform) = Arc::try_unwrap(platform) else { anyhow::bail!("the host is still in use") };
+        let Ok(platform) = Arc::try_unwrap(platform) else {
+            anyhow::bail!("the host is still in use")
+        };
         drop(platform.pool);
         platform.tree.remove()?;
         if let Ok(host) = Arc::try_unwrap(platform.host) {
             host.teardown()?;
         }
         match std::fs::remove_dir_all(&platform.config.run_dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", platform.config.run_dir.display()))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)
+                .with_context(|| format!("cannot remove {}", platform.config.run_dir.display())),
             _ => Ok(()),
         }
     }
@@ -184,8 +190,15 @@ impl Platform {
     /// Not async: a start that is broken off must not lose the slot on the way. An empty pool costs the calling
     /// thread about a millisecond.
     pub fn take_network(&self, with_address: bool) -> Result<Prepared> {
-        let kind = if with_address { netns::Kind::Address } else { netns::Kind::Private };
-        let pool = self.pool.get().context("the agent has not taken over its containers yet")?;
+        let kind = if with_address {
+            netns::Kind::Address
+        } else {
+            netns::Kind::Private
+        };
+        let pool = self
+            .pool
+            .get()
+            .context("the agent has not taken over its containers yet")?;
         let prepared = pool.take(kind)?;
         Ok(Prepared {
             slot: prepared.slot,
@@ -206,28 +219,56 @@ impl Platform {
                 Protocol::Udp => netns::Protocol::Udp,
             };
             match d.address {
-                std::net::IpAddr::V4(address) => Ok(netns::Destination { protocol, address, port: d.port }),
-                std::net::IpAddr::V6(_) => anyhow::bail!("cannot allow {d}: containers have IPv4 addresses only"),
+                std::net::IpAddr::V4(address) => Ok(netns::Destination {
+                    protocol,
+                    address,
+                    port: d.port,
+                }),
+                std::net::IpAddr::V6(_) => {
+                    anyhow::bail!("cannot allow {d}: containers have IPv4 addresses only")
+                }
             }
         };
-        let allow = network.allow.iter().map(destination).collect::<Result<_>>()?;
-        self.host.allow(address, &netns::Policy { outbound: network.outbound, allow })?;
+        let allow = network
+            .allow
+            .iter()
+            .map(destination)
+            .collect::<Result<_>>()?;
+        self.host.allow(
+            address,
+            &netns::Policy {
+                outbound: network.outbound,
+                allow,
+            },
+        )?;
         Ok(())
     }
 
     /// Whether the file system with this device number can be mounted with mapped ids; found out at first use.
     pub fn idmaps(&self, device: u64) -> bool {
-        *self.idmaps.lock().unwrap_or_else(PoisonError::into_inner).get(&device).unwrap_or(&true)
+        *self
+            .idmaps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&device)
+            .unwrap_or(&true)
     }
 
     /// Remembers that the file system with this device number cannot be mounted with mapped ids.
     pub fn cannot_idmap(&self, device: u64) {
-        self.idmaps.lock().unwrap_or_else(PoisonError::into_inner).insert(device, false);
+        self.idmaps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(device, false);
     }
 
     /// Waits until one more start may be under way.
     pub async fn start_place(&self) -> Result<OwnedSemaphorePermit> {
-        self.starts.clone().acquire_owned().await.context("the agent is ending")
+        self.starts
+            .clone()
+            .acquire_owned()
+            .await
+            .context("the agent is ending")
     }
 
     /// A place for one more request that waits for a start; None if there are too many.
@@ -257,12 +298,18 @@ impl Platform {
 
     /// How the last container ended.
     pub fn last_exit_path(&self, vhost: &str) -> PathBuf {
-        self.config.state_dir.join("vhosts").join(format!("{vhost}.exit.json"))
+        self.config
+            .state_dir
+            .join("vhosts")
+            .join(format!("{vhost}.exit.json"))
     }
 
     /// What the operator did.
     pub fn kept_path(&self, vhost: &str) -> PathBuf {
-        self.config.state_dir.join("vhosts").join(format!("{vhost}.json"))
+        self.config
+            .state_dir
+            .join("vhosts")
+            .join(format!("{vhost}.json"))
     }
 
     /// The container's logs.

@@ -29,7 +29,9 @@ impl Readiness {
     /// Starts the thread.
     pub fn new() -> std::io::Result<Self> {
         let (waits, incoming) = channel();
-        std::thread::Builder::new().name("readiness".into()).spawn(move || run(&incoming))?;
+        std::thread::Builder::new()
+            .name("readiness".into())
+            .spawn(move || run(&incoming))?;
         Ok(Self { waits })
     }
 
@@ -55,7 +57,12 @@ fn run(incoming: &Receiver<(Probe, oneshot::Sender<std::io::Result<()>>)>) {
         match arrival {
             Ok((probe, tell)) => {
                 let now = Instant::now();
-                waits.push(Wait { probe, since: now, next: now, tell });
+                waits.push(Wait {
+                    probe,
+                    since: now,
+                    next: now,
+                    tell,
+                });
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,

@@ -65,7 +65,11 @@ pub struct Spawner {
 impl Spawner {
     /// Starts the spawner so that a wrong path is found out at once.
     pub async fn new(program: PathBuf) -> Result<Self> {
-        let spawner = Self { program, link: tokio::sync::Mutex::new(None), next_id: AtomicU64::new(1) };
+        let spawner = Self {
+            program,
+            link: tokio::sync::Mutex::new(None),
+            next_id: AtomicU64::new(1),
+        };
         spawner.link().await?;
         Ok(spawner)
     }
@@ -81,26 +85,51 @@ impl Spawner {
     }
 
     /// Sends one request (whose `id` came from [`Self::next_id`]) and waits for its reply.
-    pub async fn request(&self, id: u64, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Started, SpawnError> {
+    pub async fn request(
+        &self,
+        id: u64,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Started, SpawnError> {
         let lost = |e: &dyn std::fmt::Display| SpawnError::Lost(e.to_string());
         let bytes = postcard::to_stdvec(request).map_err(|e| lost(&e))?;
         if bytes.len() > MAX_PACKET {
-            let failure = Failure { step: "pack the definition".into(), object: format!("{} bytes", bytes.len()), errno: libc::EMSGSIZE };
+            let failure = Failure {
+                step: "pack the definition".into(),
+                object: format!("{} bytes", bytes.len()),
+                errno: libc::EMSGSIZE,
+            };
             return Err(SpawnError::Refused(failure));
         }
-        let (socket, waiting) = self.link().await.map_err(|e| SpawnError::Lost(format!("{e:#}")))?;
+        let (socket, waiting) = self
+            .link()
+            .await
+            .map_err(|e| SpawnError::Lost(format!("{e:#}")))?;
         let (tell, told) = oneshot::channel();
-        waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, tell);
+        waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, tell);
         if let Err(error) = packet::send(&socket, &bytes, fds).await {
-            waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&id);
             return Err(lost(&error));
         }
-        told.await.unwrap_or_else(|_| Err(SpawnError::Lost("it died while it worked on the request".into())))
+        told.await.unwrap_or_else(|_| {
+            Err(SpawnError::Lost(
+                "it died while it worked on the request".into(),
+            ))
+        })
     }
 
     async fn link(&self) -> Result<(Arc<AsyncFd<OwnedFd>>, Arc<Waiting>)> {
         let mut link = self.link.lock().await;
-        if let Some(link) = link.as_ref().filter(|link| Arc::strong_count(&link.waiting) > 1) {
+        if let Some(link) = link
+            .as_ref()
+            .filter(|link| Arc::strong_count(&link.waiting) > 1)
+        {
             return Ok((link.socket.clone(), link.waiting.clone()));
         }
         let fresh = spawn(&self.program)?;
@@ -114,18 +143,30 @@ impl Spawner {
 /// when the spawner is gone: that is how [`Spawner::link`] knows.
 fn spawn(program: &PathBuf) -> Result<Link> {
     let flags = SocketFlags::CLOEXEC;
-    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-        .context("cannot make the spawner's socket pair")?;
-    rustix::io::ioctl_fionbio(&ours, true).context("cannot make the spawner's socket non-blocking")?;
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .context("cannot make the spawner's socket pair")?;
+    rustix::io::ioctl_fionbio(&ours, true)
+        .context("cannot make the spawner's socket non-blocking")?;
     let mut command = std::process::Command::new(program);
     command.arg("spawn").env_clear().current_dir("/");
-    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
     command
-        .fd_mappings(vec![FdMapping { parent_fd: theirs, child_fd: 3 }])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null());
+    command
+        .fd_mappings(vec![FdMapping {
+            parent_fd: theirs,
+            child_fd: 3,
+        }])
         .context("cannot hand the spawner its socket")?;
     let mut child = tokio::process::Command::from(command)
         .spawn()
-        .with_context(|| format!("cannot start the spawner {}; is fastcontainer-shim installed there?", program.display()))?;
+        .with_context(|| {
+            format!(
+                "cannot start the spawner {}; is fastcontainer-shim installed there?",
+                program.display()
+            )
+        })?;
     let pid = child.id().unwrap_or_default();
     let socket = Arc::new(crate::sys::watch(ours).context("cannot watch the spawner's socket")?);
     let waiting: Arc<Waiting> = Arc::default();
@@ -134,30 +175,46 @@ fn spawn(program: &PathBuf) -> Result<Link> {
         if let Err(error) = read_replies(&reading, &answering).await {
             tracing::warn!("the spawner is gone, the next start makes another: {error:#}");
         }
-        answering.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        answering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         drop(answering);
         drop(reading);
         let _ = child.wait().await;
     });
-    Ok(Link { socket, waiting, pid })
+    Ok(Link {
+        socket,
+        waiting,
+        pid,
+    })
 }
 
 async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting) -> Result<()> {
     let mut buffer = vec![0; 4096];
     loop {
-        let received = packet::receive(socket, &mut buffer).await.context("cannot read its reply")?;
+        let received = packet::receive(socket, &mut buffer)
+            .await
+            .context("cannot read its reply")?;
         if received.length == 0 {
             bail!("it closed its socket");
         }
-        let reply = postcard::from_bytes(&buffer[..received.length]).context("cannot decode its reply")?;
+        let reply =
+            postcard::from_bytes(&buffer[..received.length]).context("cannot decode its reply")?;
         let (id, result) = match reply {
             Reply::Started { id, pid } => match received.fds.into_iter().next() {
                 Some(pidfd) => (id, Ok(Started { pid, pidfd })),
-                None => (id, Err(SpawnError::Lost("its reply carried no pidfd".into()))),
+                None => (
+                    id,
+                    Err(SpawnError::Lost("its reply carried no pidfd".into())),
+                ),
             },
             Reply::Refused { id, failure } => (id, Err(SpawnError::Refused(failure))),
         };
-        let teller = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let teller = waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
         if let Some(teller) = teller {
             // The asker may have given up meanwhile; the pidfd is closed then and its cgroup gets cleaned.
             let _ = teller.send(result);

@@ -10,7 +10,8 @@ use tokio::io::unix::AsyncFd;
 pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0u32; 64];
     loop {
-        let mut size = libc::socklen_t::try_from(groups.len() * size_of::<u32>()).unwrap_or(libc::socklen_t::MAX);
+        let mut size = libc::socklen_t::try_from(groups.len() * size_of::<u32>())
+            .unwrap_or(libc::socklen_t::MAX);
         // SAFETY: `groups` is valid for writes of `size` bytes, which is what the kernel is told, and the kernel
         // writes no more than that; a gid_t is a u32 and every bit pattern of it is valid.
         let result = unsafe {

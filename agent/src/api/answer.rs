@@ -18,7 +18,8 @@ pub(super) type Answer = Result<Response<Body>, Problem>;
 
 /// 200 with JSON.
 pub(super) fn json<T: Serialize>(value: &T) -> Answer {
-    let mut bytes = serde_json::to_vec(value).map_err(|e| Problem::internal(format!("cannot write the answer: {e}")))?;
+    let mut bytes = serde_json::to_vec(value)
+        .map_err(|e| Problem::internal(format!("cannot write the answer: {e}")))?;
     bytes.push(b'\n');
     Ok(with_type(bytes, "application/json"))
 }
@@ -26,7 +27,9 @@ pub(super) fn json<T: Serialize>(value: &T) -> Answer {
 /// 200 with text of some type.
 pub(super) fn with_type(bytes: impl Into<Bytes>, kind: &'static str) -> Response<Body> {
     let mut response = Response::new(Full::new(bytes.into()).boxed_unsync());
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 
@@ -34,7 +37,9 @@ pub(super) fn with_type(bytes: impl Into<Bytes>, kind: &'static str) -> Response
 pub(super) fn stream(body: Body, kind: &'static str) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 

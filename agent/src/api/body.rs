@@ -22,13 +22,23 @@ pub(super) async fn read(server: &Server, body: Incoming) -> Result<Bytes, Probl
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large(most)),
-        Err(error) => Err(Problem::bad_request(format!("cannot read the body: {error}"))),
+        Err(error) => Err(Problem::bad_request(format!(
+            "cannot read the body: {error}"
+        ))),
     }
 }
 
 /// Reads a body as JSON; an empty one is an empty object.
-pub(super) async fn json<T: DeserializeOwned>(server: &Server, body: Incoming) -> Result<T, Problem> {
+pub(super) async fn json<T: DeserializeOwned>(
+    server: &Server,
+    body: Incoming,
+) -> Result<T, Problem> {
     let bytes = read(server, body).await?;
-    let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
-    serde_json::from_slice(&bytes).map_err(|e| Problem::bad_request(format!("the body is not what is expected here: {e}")))
+    let bytes = if bytes.is_empty() {
+        Bytes::from_static(b"{}")
+    } else {
+        bytes
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Problem::bad_request(format!("the body is not what is expected here: {e}")))
 }

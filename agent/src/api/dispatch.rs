@@ -37,13 +37,25 @@ pub(super) async fn dispatch(server: &Server, peer: &Peer, request: Request<Inco
     let name = match *request.method() {
         Method::GET | Method::HEAD => {
             let value = request.headers().get(&X_VHOST).ok_or_else(|| {
-                Problem::bad_request("a GET needs the header X-Vhost; or POST {\"vhost\": \"example.com\"}")
+                Problem::bad_request(
+                    "a GET needs the header X-Vhost; or POST {\"vhost\": \"example.com\"}",
+                )
             })?;
-            let text = value.to_str().map_err(|_| Problem::bad_request("X-Vhost is not a host name"))?;
+            let text = value
+                .to_str()
+                .map_err(|_| Problem::bad_request("X-Vhost is not a host name"))?;
             text.to_owned()
         }
-        Method::POST => body::json::<Asked>(server, request.into_body()).await?.vhost,
-        ref other => return Err(Problem::method(format!("{other} is not possible here; use POST or GET"))),
+        Method::POST => {
+            body::json::<Asked>(server, request.into_body())
+                .await?
+                .vhost
+        }
+        ref other => {
+            return Err(Problem::method(format!(
+                "{other} is not possible here; use POST or GET"
+            )));
+        }
     };
     let site = server.registry.find(&name).await?;
     if !peer.role.dispatches(&site.owner()) {
@@ -65,7 +77,8 @@ fn told(site: &Site, ready: &Ready) -> Answer {
         start_ms: phases.map_or(0.0, |phases| phases.total),
         phases,
     })?;
-    let upstream = HeaderValue::from_str(&ready.upstream).map_err(|e| Problem::internal(e.to_string()))?;
+    let upstream =
+        HeaderValue::from_str(&ready.upstream).map_err(|e| Problem::internal(e.to_string()))?;
     response.headers_mut().insert(X_UPSTREAM.clone(), upstream);
     Ok(response)
 }
@@ -75,7 +88,8 @@ pub(super) fn refusal(site: &Site, refused: &Refused) -> Problem {
     let because = refused.because.as_deref();
     if refused.timed_out {
         let why = because.map(|b| format!(": {b}")).unwrap_or_default();
-        return Problem::start_timeout(format!("{} did not become ready{why}", site.name)).about(&site.name);
+        return Problem::start_timeout(format!("{} did not become ready{why}", site.name))
+            .about(&site.name);
     }
     Problem::refused(&site.name, refused.refusal, because)
 }

@@ -39,26 +39,53 @@ struct Asked {
     env: std::collections::BTreeMap<String, String>,
 }
 
-pub(super) async fn exec(server: &Server, peer: &Peer, name: &str, mut request: Request<Incoming>) -> Answer {
+pub(super) async fn exec(
+    server: &Server,
+    peer: &Peer,
+    name: &str,
+    mut request: Request<Incoming>,
+) -> Answer {
     let site = server.registry.find(name).await?;
     if !peer.role.owns(&site.owner()) {
         return Err(Problem::unknown_vhost(name));
     }
-    let wants = request.headers().get(UPGRADE).is_some_and(|value| value == PROTOCOL);
+    let wants = request
+        .headers()
+        .get(UPGRADE)
+        .is_some_and(|value| value == PROTOCOL);
     if !wants {
-        return Err(Problem::bad_request(format!("this needs the headers Connection: Upgrade and Upgrade: {PROTOCOL}")));
+        return Err(Problem::bad_request(format!(
+            "this needs the headers Connection: Upgrade and Upgrade: {PROTOCOL}"
+        )));
     }
     let upgrade = hyper::upgrade::on(&mut request);
     let asked: Asked = body::json(server, request.into_body()).await?;
-    if asked.command.is_empty() || asked.command.iter().chain(asked.env.values()).any(|word| word.contains('\0')) {
-        return Err(Problem::bad_request("command must name a program, without NUL characters").about(name));
+    if asked.command.is_empty()
+        || asked
+            .command
+            .iter()
+            .chain(asked.env.values())
+            .any(|word| word.contains('\0'))
+    {
+        return Err(
+            Problem::bad_request("command must name a program, without NUL characters").about(name),
+        );
     }
     let Some(container) = site.container() else {
-        return Err(Problem::conflict(format!("{name} is not running; `fastctl start {name}` starts it")).about(name));
+        return Err(Problem::conflict(format!(
+            "{name} is not running; `fastctl start {name}` starts it"
+        ))
+        .about(name));
     };
     let session = Session::start(&site, &container, &asked)
         .await
-        .map_err(|e| Problem::internal(format!("cannot run {:?} in {name}: {e:#}", asked.command[0])).about(name))?;
+        .map_err(|e| {
+            Problem::internal(format!(
+                "cannot run {:?} in {name}: {e:#}",
+                asked.command[0]
+            ))
+            .about(name)
+        })?;
     tokio::spawn(async move {
         match upgrade.await {
             Ok(connection) => session.relay(TokioIo::new(connection)).await,
@@ -67,8 +94,12 @@ pub(super) async fn exec(server: &Server, peer: &Peer, name: &str, mut request: 
     });
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+        .headers_mut()
+        .insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
     Ok(response)
 }
 
@@ -92,9 +123,23 @@ impl Session {
         let (exit, exit_theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let join = container.group.join_files()?;
         let target = container.pidfd();
-        let mut roles = vec![FdRole::Status, FdRole::ExitFile, FdRole::Target, FdRole::Stdin, FdRole::Stdout, FdRole::Stderr];
+        let mut roles = vec![
+            FdRole::Status,
+            FdRole::ExitFile,
+            FdRole::Target,
+            FdRole::Stdin,
+            FdRole::Stdout,
+            FdRole::Stderr,
+        ];
         let [stdin, stdout, stderr] = &streams.theirs;
-        let mut fds = vec![theirs.as_fd(), exit_theirs.as_fd(), target.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        let mut fds = vec![
+            theirs.as_fd(),
+            exit_theirs.as_fd(),
+            target.as_fd(),
+            stdin.as_fd(),
+            stdout.as_fd(),
+            stderr.as_fd(),
+        ];
         if let Some(directory) = container.group.dir() {
             roles.push(FdRole::CgroupDir);
             fds.push(directory);
@@ -105,19 +150,32 @@ impl Session {
         }
         let mut env = environment(&definition);
         env.retain(|(name, _)| !asked.env.contains_key(name));
-        env.extend(asked.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+        env.extend(
+            asked
+                .env
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
         let id = platform.spawner.next_id();
         let request = Exec {
             id,
             ids: container.record.ids.into(),
             command: asked.command.clone(),
             env,
-            workdir: if definition.documents.is_some() { "/site" } else { "/" }.to_owned(),
+            workdir: if definition.documents.is_some() {
+                "/site"
+            } else {
+                "/"
+            }
+            .to_owned(),
             rlimits: rlimits(&definition),
             terminal: asked.terminal,
             fds: roles,
         };
-        let started = platform.spawner.request(id, &shim::protocol::Request::Exec(Box::new(request)), &fds).await?;
+        let started = platform
+            .spawner
+            .request(id, &shim::protocol::Request::Exec(Box::new(request)), &fds)
+            .await?;
         drop((theirs, exit_theirs, streams.theirs));
         crate::container::wait_for_exec(&status).await?;
         Ok(Self {
@@ -158,7 +216,8 @@ impl Session {
                     match decoder.next_frame() {
                         Ok(Some(Frame::Stdin(data))) => {
                             if let Some(file) = &mut stdin
-                                && (file.write_all(&data).await.is_err() || file.flush().await.is_err())
+                                && (file.write_all(&data).await.is_err()
+                                    || file.flush().await.is_err())
                             {
                                 stdin = None;
                             }
@@ -200,9 +259,16 @@ impl Session {
         }
         if gone || input.is_finished() {
             // Nobody listens any more: the command is told so, as by a terminal that hangs up.
-            let _ = rustix::process::pidfd_send_signal(self.process.get_ref(), rustix::process::Signal::HUP);
+            let _ = rustix::process::pidfd_send_signal(
+                self.process.get_ref(),
+                rustix::process::Signal::HUP,
+            );
         }
-        let _ = self.process.readable().await.map(|mut guard| guard.retain_ready());
+        let _ = self
+            .process
+            .readable()
+            .await
+            .map(|mut guard| guard.retain_ready());
         let code = exit_code(&self.exit);
         bytes.clear();
         Frame::Exit(code).encode(&mut bytes);
@@ -217,8 +283,12 @@ impl Session {
 /// What the command's parent wrote before it ended; a container that ended under it killed both.
 fn exit_code(pipe: &OwnedFd) -> i32 {
     let mut buffer = [0; 128];
-    let length = rustix::io::ioctl_fionbio(pipe, true).and_then(|()| rustix::io::read(pipe, &mut buffer)).unwrap_or(0);
-    let record = std::str::from_utf8(&buffer[..length]).ok().and_then(|text| text.trim().parse::<ExitRecord>().ok());
+    let length = rustix::io::ioctl_fionbio(pipe, true)
+        .and_then(|()| rustix::io::read(pipe, &mut buffer))
+        .unwrap_or(0);
+    let record = std::str::from_utf8(&buffer[..length])
+        .ok()
+        .and_then(|text| text.trim().parse::<ExitRecord>().ok());
     match record.map(|r| r.status) {
         Some(ExitStatus::Code(code)) => code,
         Some(ExitStatus::Signal(signal)) => 128 + signal,
@@ -238,20 +308,29 @@ impl Streams {
     fn new(asked: &Asked) -> Result<Self> {
         let file = |fd: OwnedFd| tokio::fs::File::from_std(std::fs::File::from(fd));
         if !asked.terminal {
-            let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe");
-            let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) = (pipe()?, pipe()?, pipe()?);
+            let pipe = || {
+                rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+                    .context("cannot make a pipe")
+            };
+            let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) =
+                (pipe()?, pipe()?, pipe()?);
             return Ok(Self {
                 theirs: [in_read, out_write, err_write],
                 stdin: Some(file(in_write)),
-                outputs: vec![(file(out_read), Frame::Stdout), (file(err_read), Frame::Stderr)],
+                outputs: vec![
+                    (file(out_read), Frame::Stdout),
+                    (file(err_read), Frame::Stderr),
+                ],
                 terminal: None,
             });
         }
-        let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-            .context("cannot make a terminal")?;
+        let ours =
+            rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+                .context("cannot make a terminal")?;
         rustix::pty::unlockpt(&ours).context("cannot unlock the terminal")?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags).context("cannot open the terminal's other end")?;
+        let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)
+            .context("cannot open the terminal's other end")?;
         set_window(&ours, asked.rows, asked.cols);
         Ok(Self {
             stdin: Some(file(ours.try_clone()?)),
@@ -264,7 +343,12 @@ impl Streams {
 
 fn set_window(terminal: &OwnedFd, rows: u16, cols: u16) {
     if rows > 0 && cols > 0 {
-        let size = rustix::termios::Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = rustix::termios::Winsize {
+            ws_row: rows,
+            ws_col: cols,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // A terminal that takes no size goes on without one.
         let _ = rustix::termios::tcsetwinsize(terminal, size);
     }

@@ -16,7 +16,16 @@ pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
     let registry = &server.registry;
     let platform = registry.platform();
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    for state in ["running", "frozen", "reclaimed", "starting", "stopping", "down", "failed", "stuck"] {
+    for state in [
+        "running",
+        "frozen",
+        "reclaimed",
+        "starting",
+        "stopping",
+        "down",
+        "failed",
+        "stuck",
+    ] {
         states.insert(state, 0);
     }
     let counts = registry.count(&visible);
@@ -25,8 +34,16 @@ pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
     *states.entry("stopped").or_default() += counts.defined.saturating_sub(awake);
     states.insert("total", counts.defined);
     let hierarchy = platform.tree.hierarchy();
-    let controllers: Vec<String> = hierarchy.controllers().iter().map(|c| format!("{c:?}").to_lowercase()).collect();
-    let problems = if peer.role == Role::Operator { registry.problems() } else { Vec::new() };
+    let controllers: Vec<String> = hierarchy
+        .controllers()
+        .iter()
+        .map(|c| format!("{c:?}").to_lowercase())
+        .collect();
+    let problems = if peer.role == Role::Operator {
+        registry.problems()
+    } else {
+        Vec::new()
+    };
     answer::json(&json!({
         "host": rustix::system::uname().nodename().to_string_lossy(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -47,7 +64,10 @@ pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
 /// Says whether this agent takes requests; wakes nothing.
 pub(super) fn health(server: &Server) -> Response<Body> {
     let draining = server.registry.draining();
-    let mut response = answer::with_type(if draining { "draining\n" } else { "serving\n" }, "text/html; charset=utf-8");
+    let mut response = answer::with_type(
+        if draining { "draining\n" } else { "serving\n" },
+        "text/html; charset=utf-8",
+    );
     if draining {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
@@ -64,18 +84,50 @@ pub(super) fn metrics(server: &Server, peer: &Peer) -> Answer {
     let mut text = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, lines: &[(String, f64)]| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP fastcontainer_{name} {help}\n# TYPE fastcontainer_{name} {kind}");
+        let _ = writeln!(
+            text,
+            "# HELP fastcontainer_{name} {help}\n# TYPE fastcontainer_{name} {kind}"
+        );
         for (labels, value) in lines {
             let _ = writeln!(text, "fastcontainer_{name}{labels} {value}");
         }
     };
     let one = |value: f64| [(String::new(), value)];
-    metric("vhosts_defined", "gauge", "Vhosts with a definition.", &one(counts.defined as f64));
-    let states: Vec<_> = counts.states.iter().map(|(s, n)| (format!("{{state=\"{s}\"}}"), *n as f64)).collect();
-    metric("vhosts", "gauge", "Vhosts by state; those never woken are not counted.", &states);
-    metric("dispatches_total", "counter", "Dispatch requests since the agent's start.", &one(counts.dispatches as f64));
-    metric("starts_total", "counter", "Container starts since the agent's start.", &one(counts.starts as f64));
-    metric("uptime_seconds", "gauge", "Time since the agent's start.", &one(registry.platform().uptime().as_secs_f64()));
+    metric(
+        "vhosts_defined",
+        "gauge",
+        "Vhosts with a definition.",
+        &one(counts.defined as f64),
+    );
+    let states: Vec<_> = counts
+        .states
+        .iter()
+        .map(|(s, n)| (format!("{{state=\"{s}\"}}"), *n as f64))
+        .collect();
+    metric(
+        "vhosts",
+        "gauge",
+        "Vhosts by state; those never woken are not counted.",
+        &states,
+    );
+    metric(
+        "dispatches_total",
+        "counter",
+        "Dispatch requests since the agent's start.",
+        &one(counts.dispatches as f64),
+    );
+    metric(
+        "starts_total",
+        "counter",
+        "Container starts since the agent's start.",
+        &one(counts.starts as f64),
+    );
+    metric(
+        "uptime_seconds",
+        "gauge",
+        "Time since the agent's start.",
+        &one(registry.platform().uptime().as_secs_f64()),
+    );
     Ok(answer::with_type(text, "text/plain; version=0.0.4"))
 }
 
@@ -84,8 +136,13 @@ pub(super) async fn doctor(server: &Server, peer: &Peer) -> Answer {
         return Err(Problem::forbidden("the doctor is the operators'"));
     }
     let config = server.registry.platform().config.clone();
-    let checks = tokio::task::spawn_blocking(move || crate::doctor::checks_of(&crate::doctor::Subject { documents: Vec::new(), shim: config.find_shim().ok() }))
-        .await
-        .map_err(|e| Problem::internal(format!("the checks failed: {e}")))?;
+    let checks = tokio::task::spawn_blocking(move || {
+        crate::doctor::checks_of(&crate::doctor::Subject {
+            documents: Vec::new(),
+            shim: config.find_shim().ok(),
+        })
+    })
+    .await
+    .map_err(|e| Problem::internal(format!("the checks failed: {e}")))?;
     answer::json(&json!({"checks": checks}))
 }

@@ -30,8 +30,20 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(status: u16, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { kind, title, status, detail: detail.into(), vhost: None, retry_after: None }
+    fn new(
+        status: u16,
+        kind: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            title,
+            status,
+            detail: detail.into(),
+            vhost: None,
+            retry_after: None,
+        }
     }
 
     /// 400.
@@ -67,7 +79,12 @@ impl Problem {
 
     /// 413.
     pub fn too_large(limit: usize) -> Self {
-        Self::new(413, "too-large", "Body too large", format!("a request body may have {limit} bytes at most"))
+        Self::new(
+            413,
+            "too-large",
+            "Body too large",
+            format!("a request body may have {limit} bytes at most"),
+        )
     }
 
     /// 500.
@@ -76,7 +93,12 @@ impl Problem {
     }
 
     /// 503.
-    pub fn unavailable(kind: &'static str, title: &'static str, detail: impl Into<String>, retry: Duration) -> Self {
+    pub fn unavailable(
+        kind: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+        retry: Duration,
+    ) -> Self {
         let mut problem = Self::new(503, kind, title, detail);
         problem.retry_after = Some(retry.as_secs().max(1));
         problem
@@ -107,7 +129,10 @@ impl Problem {
             Refusal::BackingOff(left) => Self::unavailable(
                 "backing-off",
                 "Backing off",
-                format!("{vhost} failed and is not tried again for {}{why}", wait(left)),
+                format!(
+                    "{vhost} failed and is not tried again for {}{why}",
+                    wait(left)
+                ),
                 left,
             ),
             Refusal::StartFailed(left) => Self::unavailable(
@@ -125,7 +150,9 @@ impl Problem {
             Refusal::Stuck => Self::unavailable(
                 "stuck",
                 "Stuck",
-                format!("{vhost} cannot be ended: a process waits for storage that does not answer{why}"),
+                format!(
+                    "{vhost} cannot be ended: a process waits for storage that does not answer{why}"
+                ),
                 Duration::from_secs(30),
             ),
             Refusal::Overloaded => Self::unavailable(
@@ -147,7 +174,10 @@ impl Problem {
         let mut response = Response::new(Full::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

@@ -40,19 +40,30 @@ impl Rights {
     /// Resolves the names of the configuration; names that this host does not know are left out.
     pub fn new(config: &AgentConfig) -> Result<Self> {
         Ok(Self {
-            operator_gid: config.operator_group.gid().context("cannot look up the operators' group")?,
+            operator_gid: config
+                .operator_group
+                .gid()
+                .context("cannot look up the operators' group")?,
             dispatch_uids: config.dispatch_uids().into_iter().collect(),
-            owners: config.owner.iter().map(|(name, owner)| (owner.uid, name.clone())).collect(),
+            owners: config
+                .owner
+                .iter()
+                .map(|(name, owner)| (owner.uid, name.clone()))
+                .collect(),
         })
     }
 
     /// The peer of a connected Unix socket, from SO_PEERCRED and SO_PEERGROUPS: taken by the kernel at connect.
     pub fn peer(&self, socket: impl AsFd) -> Result<Peer> {
-        let credentials = rustix::net::sockopt::socket_peercred(socket.as_fd()).context("cannot read SO_PEERCRED")?;
+        let credentials = rustix::net::sockopt::socket_peercred(socket.as_fd())
+            .context("cannot read SO_PEERCRED")?;
         let uid = credentials.uid.as_raw();
         let mut groups = crate::sys::peer_groups(socket.as_fd()).unwrap_or_default();
         groups.push(credentials.gid.as_raw());
-        Ok(Peer { uid, role: self.role(uid, &groups) })
+        Ok(Peer {
+            uid,
+            role: self.role(uid, &groups),
+        })
     }
 
     fn role(&self, uid: u32, groups: &[u32]) -> Role {
@@ -62,8 +73,12 @@ impl Rights {
         if self.dispatch_uids.contains(&uid) {
             return Role::Dispatcher;
         }
-        let mut owners: Vec<String> =
-            self.owners.iter().filter(|(owner_uid, _)| *owner_uid == uid).map(|(_, name)| name.clone()).collect();
+        let mut owners: Vec<String> = self
+            .owners
+            .iter()
+            .filter(|(owner_uid, _)| *owner_uid == uid)
+            .map(|(_, name)| name.clone())
+            .collect();
         // A user of the same name as an owner is that owner, where nothing else is configured for the owner. Ids
         // below 1000 are the system's own users, who own no sites.
         if uid >= 1000
@@ -72,7 +87,11 @@ impl Rights {
         {
             owners.push(user.name);
         }
-        if owners.is_empty() { Role::Nobody } else { Role::Owner(owners) }
+        if owners.is_empty() {
+            Role::Nobody
+        } else {
+            Role::Owner(owners)
+        }
     }
 }
 
@@ -98,11 +117,18 @@ mod tests {
 
     #[test]
     fn roles_come_from_ids_only() {
-        let rights = Rights { operator_gid: Some(990), dispatch_uids: vec![33], owners: vec![(70_001, "acme".into())] };
+        let rights = Rights {
+            operator_gid: Some(990),
+            dispatch_uids: vec![33],
+            owners: vec![(70_001, "acme".into())],
+        };
         assert_eq!(rights.role(0, &[]), Role::Operator);
         assert_eq!(rights.role(70_001, &[5, 990]), Role::Operator);
         assert_eq!(rights.role(33, &[33]), Role::Dispatcher);
-        assert_eq!(rights.role(70_001, &[70_001]), Role::Owner(vec!["acme".into()]));
+        assert_eq!(
+            rights.role(70_001, &[70_001]),
+            Role::Owner(vec!["acme".into()])
+        );
         assert_eq!(rights.role(70_002, &[70_002]), Role::Nobody);
         assert!(!Role::Dispatcher.owns("acme") && Role::Dispatcher.dispatches("acme"));
         assert!(!Role::Owner(vec!["acme".into()]).dispatches("bolt"));

@@ -11,7 +11,11 @@ use super::{dispatch, exec, host, stream, vhosts};
 use crate::machine::Event;
 
 /// Answers one request; never fails.
-pub(super) async fn handle(server: &Server, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn handle(
+    server: &Server,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Response<Body> {
     match route(server, peer, request).await {
         Ok(response) => response,
         Err(problem) => answer::problem(&problem),
@@ -20,7 +24,10 @@ pub(super) async fn handle(server: &Server, peer: &Peer, request: Request<Incomi
 
 async fn route(server: &Server, peer: &Peer, request: Request<Incoming>) -> Answer {
     if peer.role == Role::Nobody {
-        return Err(Problem::forbidden(format!("uid {} may not use this agent", peer.uid)));
+        return Err(Problem::forbidden(format!(
+            "uid {} may not use this agent",
+            peer.uid
+        )));
     }
     let path = request.uri().path().to_owned();
     // The hot path first.
@@ -61,15 +68,33 @@ async fn route(server: &Server, peer: &Peer, request: Request<Incoming>) -> Answ
             let name = decode(name)?;
             match *request.method() {
                 Method::GET => vhosts::show(server, peer, &name).await,
-                Method::PUT => vhosts::put(server, peer, &name, query.is_true("dry_run"), request.into_body()).await,
+                Method::PUT => {
+                    vhosts::put(
+                        server,
+                        peer,
+                        &name,
+                        query.is_true("dry_run"),
+                        request.into_body(),
+                    )
+                    .await
+                }
                 Method::DELETE => vhosts::delete(server, peer, &name).await,
-                _ => Err(allow(&request, &[Method::GET, Method::PUT, Method::DELETE]).err().unwrap_or_else(unexpected)),
+                _ => Err(allow(&request, &[Method::GET, Method::PUT, Method::DELETE])
+                    .err()
+                    .unwrap_or_else(unexpected)),
             }
         }
         ["v1", "vhosts", name, "limits"] => {
             allow(&request, &[Method::PATCH])?;
             let name = decode(name)?;
-            vhosts::set_limits(server, peer, &name, query.is_true("dry_run"), request.into_body()).await
+            vhosts::set_limits(
+                server,
+                peer,
+                &name,
+                query.is_true("dry_run"),
+                request.into_body(),
+            )
+            .await
         }
         ["v1", "vhosts", name, "logs"] => {
             allow(&request, &[Method::GET])?;
@@ -92,12 +117,18 @@ async fn route(server: &Server, peer: &Peer, request: Request<Incoming>) -> Answ
                 "restart" => Event::Restart,
                 "freeze" => Event::Freeze,
                 "thaw" => Event::Thaw,
-                other => return Err(Problem::not_found(format!("there is no verb {other:?} of a vhost"))),
+                other => {
+                    return Err(Problem::not_found(format!(
+                        "there is no verb {other:?} of a vhost"
+                    )));
+                }
             };
             allow(&request, &[Method::POST])?;
             vhosts::operate(server, peer, &decode(name)?, event).await
         }
-        _ => Err(Problem::not_found(format!("there is nothing at {path:?}; see the README for the API"))),
+        _ => Err(Problem::not_found(format!(
+            "there is nothing at {path:?}; see the README for the API"
+        ))),
     }
 }
 
@@ -110,12 +141,18 @@ fn allow(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Problem>
         return Ok(());
     }
     let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    Err(Problem::method(format!("{} is not possible here; use {}", request.method(), names.join(", "))))
+    Err(Problem::method(format!(
+        "{} is not possible here; use {}",
+        request.method(),
+        names.join(", ")
+    )))
 }
 
 /// Percent-decoding of a path segment, to UTF-8 without control characters.
 fn decode(segment: &str) -> Result<String, Problem> {
-    let bad = || Problem::bad_request("the name in the path is not valid: percent-encoded UTF-8 is expected");
+    let bad = || {
+        Problem::bad_request("the name in the path is not valid: percent-encoded UTF-8 is expected")
+    };
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.bytes();
     while let Some(byte) = rest.next() {
@@ -123,13 +160,19 @@ fn decode(segment: &str) -> Result<String, Problem> {
             bytes.push(byte);
             continue;
         }
-        let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        let digit = |b: Option<u8>| {
+            b.and_then(|b| char::from(b).to_digit(16))
+                .and_then(|d| u8::try_from(d).ok())
+        };
         match (digit(rest.next()), digit(rest.next())) {
             (Some(high), Some(low)) => bytes.push(high << 4 | low),
             _ => return Err(bad()),
         }
     }
-    String::from_utf8(bytes).ok().filter(|name| !name.contains(char::is_control)).ok_or_else(bad)
+    String::from_utf8(bytes)
+        .ok()
+        .filter(|name| !name.contains(char::is_control))
+        .ok_or_else(bad)
 }
 
 /// Query parameters.
@@ -147,7 +190,10 @@ impl Query {
 
     /// The value of a parameter.
     pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(known, _)| known == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a switch is on.
@@ -176,8 +222,15 @@ mod tests {
             assert!(decode(bad).is_err(), "{bad}");
         }
         let query = Query::parse("a=1&follow&b=x%20y").unwrap();
-        assert_eq!((query.get("b"), query.is_true("a"), query.is_true("follow")), (Some("x y"), true, true));
-        assert!(Query::parse("follow=false").unwrap().is_false("follow") && !query.is_false("follow") && !query.is_false("c"));
+        assert_eq!(
+            (query.get("b"), query.is_true("a"), query.is_true("follow")),
+            (Some("x y"), true, true)
+        );
+        assert!(
+            Query::parse("follow=false").unwrap().is_false("follow")
+                && !query.is_false("follow")
+                && !query.is_false("c")
+        );
     }
 
     proptest! {

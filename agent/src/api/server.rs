@@ -17,7 +17,6 @@ use super::rights::{Peer, Rights, Role};
 use super::route;
 use crate::registry::Registry;
 
-
 /// What every connection needs.
 pub struct Server {
     /// The vhosts.
@@ -75,7 +74,10 @@ impl Server {
     pub async fn answered(&self) {
         // Err cannot be: the semaphore is never closed.
         let _ = self.all.acquire_many(self.connections).await;
-        let _ = self.others.acquire_many(self.connections - self.connections / 8).await;
+        let _ = self
+            .others
+            .acquire_many(self.connections - self.connections / 8)
+            .await;
     }
 
     fn admit(self: &Arc<Self>, stream: UnixStream, stop: watch::Receiver<bool>) {
@@ -86,10 +88,17 @@ impl Server {
                 return;
             }
         };
-        let pool = if peer.role == Role::Operator { &self.all } else { &self.others };
+        let pool = if peer.role == Role::Operator {
+            &self.all
+        } else {
+            &self.others
+        };
         let Ok(permit) = pool.clone().try_acquire_owned() else {
             // Dropped: a peer sees the end of the connection, and those who are served already go on undisturbed.
-            tracing::warn!("refused a connection of uid {}: too many are open", peer.uid);
+            tracing::warn!(
+                "refused a connection of uid {}: too many are open",
+                peer.uid
+            );
             return;
         };
         let server = self.clone();
@@ -99,7 +108,12 @@ impl Server {
         });
     }
 
-    async fn connection(self: Arc<Self>, stream: UnixStream, peer: Peer, mut stop: watch::Receiver<bool>) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: UnixStream,
+        peer: Peer,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let peer = Arc::new(peer);
         let service = service_fn(|request| {
             let (server, peer) = (self.clone(), peer.clone());
@@ -131,11 +145,16 @@ impl Server {
 pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
     if path.exists() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            anyhow::bail!("another agent listens on {} already; stop it or choose another --socket", path.display());
+            anyhow::bail!(
+                "another agent listens on {} already; stop it or choose another --socket",
+                path.display()
+            );
         }
-        std::fs::remove_file(path).with_context(|| format!("cannot remove the old socket {}", path.display()))?;
+        std::fs::remove_file(path)
+            .with_context(|| format!("cannot remove the old socket {}", path.display()))?;
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
         .with_context(|| format!("cannot set the mode of {}", path.display()))?;
     Ok(listener)

@@ -45,10 +45,17 @@ pub(super) fn events(server: &Server, peer: &Peer, query: &Query) -> Answer {
             Some(owner) => role.owns(owner),
             None => role == super::rights::Role::Operator,
         };
-        mine && vhost.as_deref().is_none_or(|wanted| event.vhost.as_deref() == Some(wanted))
+        mine && vhost
+            .as_deref()
+            .is_none_or(|wanted| event.vhost.as_deref() == Some(wanted))
     };
     let mut live = events.follow();
-    let recent: Vec<u8> = events.recent().iter().filter(|e| visible(e)).flat_map(|e| line(e)).collect();
+    let recent: Vec<u8> = events
+        .recent()
+        .iter()
+        .filter(|e| visible(e))
+        .flat_map(|e| line(e))
+        .collect();
     // A stream unless the asker says that the past is enough.
     if query.is_false("follow") {
         return Ok(answer::with_type(recent, "application/x-ndjson"));
@@ -80,11 +87,15 @@ pub(super) async fn logs(server: &Server, peer: &Peer, name: &str, query: &Query
     }
     let lines = match query.get("lines") {
         None => DEFAULT_LINES,
-        Some(text) => text.parse().map_err(|_| Problem::bad_request(format!("lines={text:?} is not a number")))?,
+        Some(text) => text
+            .parse()
+            .map_err(|_| Problem::bad_request(format!("lines={text:?} is not a number")))?,
     };
     let dir = site.platform.log_dir(&site.name);
     let follow = query.is_true("follow");
-    let failed = |e: &dyn std::fmt::Display| Problem::internal(format!("cannot read the log: {e}")).about(name);
+    let failed = |e: &dyn std::fmt::Display| {
+        Problem::internal(format!("cannot read the log: {e}")).about(name)
+    };
     let (past, follower) = tokio::task::spawn_blocking(move || {
         // The follower's position first: a line between the two would else be lost; one may come twice instead.
         let mut follower = follow.then(|| Follower::new(&dir));
@@ -109,7 +120,9 @@ pub(super) async fn logs(server: &Server, peer: &Peer, name: &str, query: &Query
                 let bytes = follower.read();
                 (follower, bytes)
             });
-            let Ok((back, Ok(bytes))) = read.await else { return };
+            let Ok((back, Ok(bytes))) = read.await else {
+                return;
+            };
             follower = back;
             if bytes.is_empty() {
                 tokio::select! {

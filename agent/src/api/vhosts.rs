@@ -21,7 +21,11 @@ use crate::site::Site;
 /// The site, if the peer may see it. To an owner somebody else's vhost is as unknown as none.
 async fn find(server: &Server, peer: &Peer, name: &str) -> Result<Arc<Site>, Problem> {
     let site = server.registry.find(name).await?;
-    if peer.role.owns(&site.owner()) { Ok(site) } else { Err(Problem::unknown_vhost(name)) }
+    if peer.role.owns(&site.owner()) {
+        Ok(site)
+    } else {
+        Err(Problem::unknown_vhost(name))
+    }
 }
 
 pub(super) async fn list(server: &Server, peer: &Peer) -> Answer {
@@ -40,15 +44,25 @@ pub(super) async fn show(server: &Server, peer: &Peer, name: &str) -> Answer {
     answer::json(&site.view().await)
 }
 
-pub(super) async fn put(server: &Server, peer: &Peer, name: &str, dry_run: bool, content: Incoming) -> Answer {
+pub(super) async fn put(
+    server: &Server,
+    peer: &Peer,
+    name: &str,
+    dry_run: bool,
+    content: Incoming,
+) -> Answer {
     operator(peer)?;
     let bytes = body::read(server, content).await?;
-    let mut definition = Definition::from_json(&bytes).map_err(|p| Problem::bad_request(p.to_string()).about(name))?;
+    let mut definition = Definition::from_json(&bytes)
+        .map_err(|p| Problem::bad_request(p.to_string()).about(name))?;
     if definition.name.is_empty() {
         definition.name = name.into();
     }
     if *definition.name != *name {
-        return Err(Problem::bad_request(format!("the body defines {:?}, the path names {name:?}", definition.name)));
+        return Err(Problem::bad_request(format!(
+            "the body defines {:?}, the path names {name:?}",
+            definition.name
+        )));
     }
     let placed = server.registry.put(definition, dry_run).await?;
     let (result, changes) = match placed {
@@ -70,12 +84,18 @@ fn operator(peer: &Peer) -> Result<(), Problem> {
     if peer.role == Role::Operator {
         return Ok(());
     }
-    Err(Problem::forbidden("only root and the operators' group change definitions"))
+    Err(Problem::forbidden(
+        "only root and the operators' group change definitions",
+    ))
 }
 
 pub(super) async fn operate(server: &Server, peer: &Peer, name: &str, event: Event) -> Answer {
     let site = find(server, peer, name).await?;
-    match site.operate(event).await.map_err(|e| Problem::internal(format!("{e:#}")).about(name))? {
+    match site
+        .operate(event)
+        .await
+        .map_err(|e| Problem::internal(format!("{e:#}")).about(name))?
+    {
         Ok(_) => answer::json(&site.view().await),
         Err(refused) => Err(refusal(&site, &refused)),
     }
@@ -92,13 +112,27 @@ pub(super) async fn signal(server: &Server, peer: &Peer, name: &str, content: In
     let asked: SignalBody = body::json(server, content).await?;
     let signal: Signal = asked.signal.parse().map_err(Problem::bad_request)?;
     let Some(container) = site.container() else {
-        return Err(Problem::conflict(format!("{} is not running: there is nobody to signal", site.name)).about(name));
+        return Err(Problem::conflict(format!(
+            "{} is not running: there is nobody to signal",
+            site.name
+        ))
+        .about(name));
     };
-    container.signal_main(signal.number()).map_err(|e| Problem::internal(format!("{e:#}")).about(name))?;
-    answer::json(&json!({"vhost": &*site.name, "signal": signal.to_string(), "pid": container.record.main_pid}))
+    container
+        .signal_main(signal.number())
+        .map_err(|e| Problem::internal(format!("{e:#}")).about(name))?;
+    answer::json(
+        &json!({"vhost": &*site.name, "signal": signal.to_string(), "pid": container.record.main_pid}),
+    )
 }
 
-pub(super) async fn set_limits(server: &Server, peer: &Peer, name: &str, dry_run: bool, content: Incoming) -> Answer {
+pub(super) async fn set_limits(
+    server: &Server,
+    peer: &Peer,
+    name: &str,
+    dry_run: bool,
+    content: Incoming,
+) -> Answer {
     // Within a budget an owner could; until owners have budgets only operators hand out shares.
     let site = find(server, peer, name).await?;
     operator(peer)?;
@@ -106,9 +140,15 @@ pub(super) async fn set_limits(server: &Server, peer: &Peer, name: &str, dry_run
     let words = flatten(&asked)?;
     let patch = LimitPatch::parse(words).map_err(|e| Problem::bad_request(e).about(name))?;
     if patch.0.is_empty() {
-        return Err(Problem::bad_request("there is no limit in the body; for example {\"cpu\": \"20%\"}").about(name));
+        return Err(Problem::bad_request(
+            "there is no limit in the body; for example {\"cpu\": \"20%\"}",
+        )
+        .about(name));
     }
-    let changed = site.set_limits(&patch, dry_run).await.map_err(|e| Problem::conflict(format!("{e:#}")).about(name))?;
+    let changed = site
+        .set_limits(&patch, dry_run)
+        .await
+        .map_err(|e| Problem::conflict(format!("{e:#}")).about(name))?;
     let changes: Vec<Value> = changed.changes.iter().map(change).collect();
     answer::json(&json!({
         "vhost": &*site.name,
@@ -126,8 +166,14 @@ fn change((key, old, new): &LimitChange) -> Value {
 
 /// `{"cpu": "20%", "io": {"write": 5}}` as `cpu=20%`, `io.write=5`.
 fn flatten(asked: &Value) -> Result<Vec<String>, Problem> {
-    let bad = |key: &str| Problem::bad_request(format!("the value of {key} must be a text or a number, such as {{\"cpu\": \"20%\"}}"));
-    let Value::Object(map) = asked else { return Err(bad("the body")) };
+    let bad = |key: &str| {
+        Problem::bad_request(format!(
+            "the value of {key} must be a text or a number, such as {{\"cpu\": \"20%\"}}"
+        ))
+    };
+    let Value::Object(map) = asked else {
+        return Err(bad("the body"));
+    };
     let mut words = Vec::new();
     for (key, value) in map {
         match value {

@@ -8,17 +8,28 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = DaemonArgs::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FASTCONTAINER_LOG").unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FASTCONTAINER_LOG")
+        .unwrap_or_else(|_| "info".into());
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     if under_systemd {
         // The journal adds the time itself.
         log.without_time().with_ansi(false).init();
     } else {
         log.init();
     }
-    let mode = if args.teardown { Mode::Teardown } else { Mode::Serve };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mode = if args.teardown {
+        Mode::Teardown
+    } else {
+        Mode::Serve
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("fastcontainerd: cannot start its threads: {error}");

@@ -28,20 +28,39 @@ pub(super) fn activate(
     address: Option<Ipv4Addr>,
 ) -> Result<Activated> {
     if definition.listen != Listen::Activate {
-        return Ok(Activated { socket: None, path: None });
+        return Ok(Activated {
+            socket: None,
+            path: None,
+        });
     }
     if let Some(address) = address {
         let socket = namespace.listen_tcp(SocketAddr::from((address, PORT)))?;
-        return Ok(Activated { socket: Some(socket), path: None });
+        return Ok(Activated {
+            socket: Some(socket),
+            path: None,
+        });
     }
     let path = platform.site_dir(vhost).join("activated");
     crate::persist::remove(&path)?;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(&path)?)
         .with_context(|| format!("cannot listen on {}", path.display()))?;
     let front = platform.front_gid.map(Gid::from_raw);
     rustix::fs::chownat(CWD, &path, None, front, AtFlags::SYMLINK_NOFOLLOW)?;
-    rustix::fs::chmodat(CWD, &path, rustix::fs::Mode::from_raw_mode(0o660), AtFlags::empty())?;
+    rustix::fs::chmodat(
+        CWD,
+        &path,
+        rustix::fs::Mode::from_raw_mode(0o660),
+        AtFlags::empty(),
+    )?;
     rustix::net::listen(&socket, 4096)?;
-    Ok(Activated { socket: Some(socket), path: Some(path.display().to_string()) })
+    Ok(Activated {
+        socket: Some(socket),
+        path: Some(path.display().to_string()),
+    })
 }

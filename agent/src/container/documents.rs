@@ -61,48 +61,77 @@ pub fn open_now(path: &Path) -> Result<OwnedFd, DocumentsError> {
 /// asks the storage, so that a storage that hangs costs this one thread and nothing else.
 pub async fn open(path: &Path, limit: Duration) -> Result<Documents, DocumentsError> {
     match resolve(path, ResolveFlags::CACHED, AtFlags::STATX_DONT_SYNC) {
-        Err(DocumentsError::System { source, .. }) if source.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => {}
+        Err(DocumentsError::System { source, .. })
+            if source.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => {}
         result => return result,
     }
     let (tell, told) = tokio::sync::oneshot::channel();
     let (release, released) = tokio::sync::oneshot::channel();
     let owned = path.to_owned();
-    let thread = std::thread::Builder::new().name("documents".into()).stack_size(128 * 1024).spawn(move || {
-        // The asker may have given up; the receiver of `release` may be gone as well.
-        let _ = tell.send(resolve(&owned, ResolveFlags::empty(), AtFlags::empty()));
-        let _ = release.send(());
-    });
+    let thread = std::thread::Builder::new()
+        .name("documents".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            // The asker may have given up; the receiver of `release` may be gone as well.
+            let _ = tell.send(resolve(&owned, ResolveFlags::empty(), AtFlags::empty()));
+            let _ = release.send(());
+        });
     if let Err(source) = thread {
-        return Err(DocumentsError::System { step: "start a thread to open", path: path.into(), source, hint: "" });
+        return Err(DocumentsError::System {
+            step: "start a thread to open",
+            path: path.into(),
+            source,
+            hint: "",
+        });
     }
     match tokio::time::timeout(limit, told).await {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) | Err(_) => Err(DocumentsError::Hangs { path: path.into(), after: limit, released }),
+        Ok(Err(_)) | Err(_) => Err(DocumentsError::Hangs {
+            path: path.into(),
+            after: limit,
+            released,
+        }),
     }
 }
 
 fn resolve(path: &Path, cached: ResolveFlags, sync: AtFlags) -> Result<Documents, DocumentsError> {
-    let fail = |step, errno: Errno| DocumentsError::System { step, path: path.into(), source: errno.into(), hint: hint(errno) };
+    let fail = |step, errno: Errno| DocumentsError::System {
+        step,
+        path: path.into(),
+        source: errno.into(),
+        hint: hint(errno),
+    };
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | cached;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory =
-        rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve).map_err(|e| fail("open the documents", e))?;
+    let directory = rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)
+        .map_err(|e| fail("open the documents", e))?;
     let wanted = StatxFlags::UID | StatxFlags::GID | StatxFlags::TYPE;
     let status = rustix::fs::statx(directory.as_fd(), "", AtFlags::EMPTY_PATH | sync, wanted)
         .map_err(|e| fail("read the owner of the documents", e))?;
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let mount =
-        rustix::mount::open_tree(directory.as_fd(), "", clone).map_err(|e| fail("make a mount of the documents", e))?;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let mount = rustix::mount::open_tree(directory.as_fd(), "", clone)
+        .map_err(|e| fail("make a mount of the documents", e))?;
     let device = rustix::fs::makedev(status.stx_dev_major, status.stx_dev_minor);
-    Ok(Documents { mount, uid: status.stx_uid, gid: status.stx_gid, device })
+    Ok(Documents {
+        mount,
+        uid: status.stx_uid,
+        gid: status.stx_gid,
+        device,
+    })
 }
 
 fn hint(errno: Errno) -> &'static str {
     match errno {
-        Errno::LOOP => "; the path leads through a symbolic link, which is not followed: name the real directory",
+        Errno::LOOP => {
+            "; the path leads through a symbolic link, which is not followed: name the real directory"
+        }
         Errno::NOENT => "; create the directory and give it to the site's user",
         Errno::NOTDIR => "; documents must be a directory",
-        Errno::ACCESS => "; the file system does not let root in (a FUSE file system needs allow_other)",
+        Errno::ACCESS => {
+            "; the file system does not let root in (a FUSE file system needs allow_other)"
+        }
         _ => "",
     }
 }
@@ -129,7 +158,12 @@ mod tests {
         std::fs::write(top.join("file"), "").unwrap();
         let limit = Duration::from_secs(5);
         open(&real, limit).await.unwrap();
-        for (path, says) in [("link/b", "symbolic link"), ("a/last", "symbolic link"), ("file", "must be a directory"), ("no", "create")] {
+        for (path, says) in [
+            ("link/b", "symbolic link"),
+            ("a/last", "symbolic link"),
+            ("file", "must be a directory"),
+            ("no", "create"),
+        ] {
             let error = open(&top.join(path), limit).await.unwrap_err().to_string();
             assert!(error.contains(says), "{path}: {error}");
         }

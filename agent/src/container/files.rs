@@ -40,16 +40,28 @@ impl Files {
         // The directory and what is in it belong to the container's uid 0 while it runs: init rotates them. The
         // tenant has no way there, as it is not mounted inside.
         let owner = (Some(Uid::from_raw(ids.base)), Some(Gid::from_raw(ids.base)));
-        let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        let flags = rustix::fs::OFlags::DIRECTORY
+            | rustix::fs::OFlags::NOFOLLOW
+            | rustix::fs::OFlags::CLOEXEC;
         let directory = rustix::fs::open(&logs, flags, rustix::fs::Mode::empty())
             .with_context(|| format!("cannot open {}", logs.display()))?;
-        rustix::fs::fchown(&directory, owner.0, owner.1).context("cannot give the log directory to init")?;
+        rustix::fs::fchown(&directory, owner.0, owner.1)
+            .context("cannot give the log directory to init")?;
         for entry in rustix::fs::Dir::read_from(&directory)? {
             let entry = entry?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                rustix::fs::chownat(&directory, entry.file_name(), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+                rustix::fs::chownat(
+                    &directory,
+                    entry.file_name(),
+                    owner.0,
+                    owner.1,
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?;
             }
         }
-        Ok(Self { exit, logs: directory })
+        Ok(Self {
+            exit,
+            logs: directory,
+        })
     }
 }

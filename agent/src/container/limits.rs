@@ -14,10 +14,17 @@ const ELSEWHERE: [LimitKey; 3] = [LimitKey::Egress, LimitKey::Ingress, LimitKey:
 /// What a control group has to be told. `documents` tells the disk that I/O limits are for; needed only if there
 /// are such limits. Keys that are not set are lifted when `live`, so that a limit taken away is gone, and left
 /// alone in a new group, where nothing is set anyway.
-pub fn translate(limits: &Limits, documents: Option<BorrowedFd<'_>>, live: bool) -> Result<cgroup::Limits> {
+pub fn translate(
+    limits: &Limits,
+    documents: Option<BorrowedFd<'_>>,
+    live: bool,
+) -> Result<cgroup::Limits> {
     for key in ELSEWHERE {
         if let Some(raw) = limits.get(key) {
-            bail!("cannot limit {key} to {}: this version has no means to enforce it; leave {key} out", key.show(raw));
+            bail!(
+                "cannot limit {key} to {}: this version has no means to enforce it; leave {key} out",
+                key.show(raw)
+            );
         }
     }
     let setting = |value: Option<Option<u64>>| match value {
@@ -28,8 +35,15 @@ pub fn translate(limits: &Limits, documents: Option<BorrowedFd<'_>>, live: bool)
         Some(Some(value)) => Setting::To(value),
     };
     let quota = limits.cpu().map(|cpu| cpu.quota_us(DEFAULT_PERIOD_USEC));
-    let burst = limits.cpu_burst().and_then(|cpu| cpu.quota_us(DEFAULT_PERIOD_USEC)).unwrap_or(0);
-    let cpu = setting(quota).map(|quota_usec| CpuLimit { quota_usec, period_usec: DEFAULT_PERIOD_USEC, burst_usec: burst });
+    let burst = limits
+        .cpu_burst()
+        .and_then(|cpu| cpu.quota_us(DEFAULT_PERIOD_USEC))
+        .unwrap_or(0);
+    let cpu = setting(quota).map(|quota_usec| CpuLimit {
+        quota_usec,
+        period_usec: DEFAULT_PERIOD_USEC,
+        burst_usec: burst,
+    });
     Ok(cgroup::Limits {
         cpu,
         cpu_weight: setting(limits.cpu_weight().map(|w| Some(w.get()))),
@@ -65,7 +79,9 @@ fn io(limits: &Limits, documents: Option<BorrowedFd<'_>>, live: bool) -> Result<
     }
     let Some(documents) = documents else {
         if wanted {
-            bail!("cannot limit I/O: there are no documents whose disk it would be for; set `documents` or leave io out");
+            bail!(
+                "cannot limit I/O: there are no documents whose disk it would be for; set `documents` or leave io out"
+            );
         }
         return Ok(Vec::new());
     };
@@ -77,7 +93,13 @@ fn io(limits: &Limits, documents: Option<BorrowedFd<'_>>, live: bool) -> Result<
     };
     let rate = |value: Option<Option<u64>>| value.flatten().map_or(Setting::Max, Setting::To);
     let [read, write, reads, writes] = rates.map(rate);
-    Ok(vec![IoLimit { device, read_bps: read, write_bps: write, read_iops: reads, write_iops: writes }])
+    Ok(vec![IoLimit {
+        device,
+        read_bps: read,
+        write_bps: write,
+        read_iops: reads,
+        write_iops: writes,
+    }])
 }
 
 /// What is in force, read back, as limits of a definition; what is unlimited is not there.
@@ -85,14 +107,28 @@ pub fn in_force(group: &cgroup::Limits) -> Limits {
     let mut limits = Limits::default();
     let mut put = |key, setting: Setting<u64>| limits.set(key, setting.value());
     // Limits keeps a hundredth of a percent of one CPU.
-    put(LimitKey::Cpu, group.cpu.map(|cpu| cpu.quota_usec * 10_000 / cpu.period_usec.max(1)));
+    put(
+        LimitKey::Cpu,
+        group
+            .cpu
+            .map(|cpu| cpu.quota_usec * 10_000 / cpu.period_usec.max(1)),
+    );
     if let Setting::To(cpu) = group.cpu
         && cpu.burst_usec > 0
     {
-        put(LimitKey::CpuBurst, Setting::To(cpu.burst_usec * 10_000 / cpu.period_usec.max(1)));
+        put(
+            LimitKey::CpuBurst,
+            Setting::To(cpu.burst_usec * 10_000 / cpu.period_usec.max(1)),
+        );
     }
     // Every group has weights; those that nobody has set are no limits.
-    let weight = |setting: Setting<u64>| if setting == Setting::To(100) { Setting::Max } else { setting };
+    let weight = |setting: Setting<u64>| {
+        if setting == Setting::To(100) {
+            Setting::Max
+        } else {
+            setting
+        }
+    };
     put(LimitKey::CpuWeight, weight(group.cpu_weight));
     put(LimitKey::Memory, group.memory_max);
     put(LimitKey::MemoryHigh, group.memory_high);
@@ -131,9 +167,15 @@ mod tests {
     #[test]
     fn what_is_taken_away_is_lifted_in_a_live_group_only() {
         let none = limits(&[]);
-        assert_eq!(translate(&none, None, false).unwrap(), cgroup::Limits::default());
+        assert_eq!(
+            translate(&none, None, false).unwrap(),
+            cgroup::Limits::default()
+        );
         let live = translate(&none, None, true).unwrap();
-        assert_eq!((live.memory_max, live.pids_max), (Setting::Max, Setting::Max));
+        assert_eq!(
+            (live.memory_max, live.pids_max),
+            (Setting::Max, Setting::Max)
+        );
         assert_eq!(live.memory_high, Setting::Keep);
     }
 

@@ -7,19 +7,19 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use shim::protocol::{FdRole, IdMap, Ids, Mount, Report, Request, Start};
+use shim::protocol::{FdRole, IdMap, Ids, MAP_IDS, Mount, Report, Request, Start};
 use tokio::io::unix::AsyncFd;
 
-use super::documents::{self, Documents, DocumentsError};
-use super::templates::Template;
 use super::activated::{PORT, activate};
+use super::documents::{self, Documents, DocumentsError};
 use super::files::Files;
+use super::templates::Template;
 use super::{Container, Phases, Record, Remains, limits, request, start_time, upstream};
 use crate::config::definition::{Listen, Mode, User};
 use crate::config::{Definition, Limits};
 use crate::packet;
 use crate::platform::Platform;
-use crate::spawner::{SpawnError, errno_text};
+use crate::spawner::SpawnError;
 
 /// Why no container came of it.
 pub enum MakeError {
@@ -30,6 +30,8 @@ pub enum MakeError {
         /// See above.
         released: tokio::sync::oneshot::Receiver<()>,
     },
+    /// The file system of the documents has no id-mapped mounts. That is remembered; another attempt does without.
+    NoIdMaps(anyhow::Error),
     /// Anything else.
     Other(anyhow::Error),
 }
@@ -77,8 +79,16 @@ pub async fn make(
     remains.range = Some(range);
     let address = prepared.address;
     remains.namespace = Some(Arc::new(prepared.namespace));
-    let direct = documents.as_ref().is_some_and(|d| !platform.idmaps(d.device));
-    let ids = Ids { base: platform.uid_base(range), uid, gid, direct };
+    let direct = documents
+        .as_ref()
+        .is_some_and(|d| !platform.idmaps(d.device));
+    let device = documents.as_ref().map(|d| d.device);
+    let ids = Ids {
+        base: platform.uid_base(range),
+        uid,
+        gid,
+        direct,
+    };
     let group = platform
         .tree
         .group(&[&definition.owner, vhost])
@@ -95,7 +105,9 @@ pub async fn make(
         Some(inside) => Some((inside, upstream::prepare(platform, vhost, ids)?)),
         None => None,
     };
-    let Some(namespace) = remains.namespace.clone() else { return Err(anyhow!("no network namespace").into()) };
+    let Some(namespace) = remains.namespace.clone() else {
+        return Err(anyhow!("no network namespace").into());
+    };
     let activated = activate(platform, vhost, definition, &namespace, address)?;
     let resourced = Instant::now();
 
@@ -128,25 +140,47 @@ pub async fn make(
         ids,
         mounts: mounts.list.iter().map(|(mount, _)| mount.clone()).collect(),
         symlinks: template.symlinks.clone(),
-        writable: [("tmp", 0o1777), ("run", 0o755), ("run/shm", 0o1777), ("var/tmp", 0o1777)]
-            .into_iter()
-            .map(|(path, mode)| (path.to_owned(), mode))
-            .filter(|(path, _)| path != "var/tmp" || !template.mounts.iter().any(|(_, name)| name == "var"))
-            .collect(),
+        writable: [
+            ("tmp", 0o1777),
+            ("run", 0o755),
+            ("run/shm", 0o1777),
+            ("var/tmp", 0o1777),
+        ]
+        .into_iter()
+        .map(|(path, mode)| (path.to_owned(), mode))
+        .filter(|(path, _)| {
+            path != "var/tmp" || !template.mounts.iter().any(|(_, name)| name == "var")
+        })
+        .collect(),
         generated: request::generated(&template, definition, ids, address, &platform.resolver),
         tmpfs_bytes,
         tmpfs_inodes,
         command: definition.command.iter().map(str::to_owned).collect(),
         env: request::environment(definition),
-        workdir: if definition.documents.is_some() { "/site" } else { "/" }.to_owned(),
+        workdir: if definition.documents.is_some() {
+            "/site"
+        } else {
+            "/"
+        }
+        .to_owned(),
         rlimits: request::rlimits(definition),
         log: request::log_rule(&platform.config),
         fds: parcel.roles,
     };
-    let started = platform.spawner.request(id, &Request::Start(Box::new(start)), &parcel.fds).await.map_err(explain)?;
+    let started = platform
+        .spawner
+        .request(id, &Request::Start(Box::new(start)), &parcel.fds)
+        .await
+        .map_err(explain)?;
     drop((theirs, files, join, mounts, activated.socket));
     let cloned = Instant::now();
-    let main_pid = wait_for_exec(&status).await?;
+    let main_pid = match (wait_for_exec(&status).await, device) {
+        (Err(error), Some(device)) if !direct && cannot_map_documents(&error) => {
+            platform.cannot_idmap(device);
+            return Err(MakeError::NoIdMaps(error));
+        }
+        (result, _) => result?,
+    };
     let executed = Instant::now();
 
     let phases = Phases {
@@ -161,7 +195,9 @@ pub async fn make(
         (Listen::Tcp(port), _, Some(address)) => format!("{address}:{port}").into(),
         (Listen::Activate, None, Some(address)) => format!("{address}:{PORT}").into(),
         (Listen::Activate, Some(path), _) => format!("unix:{path}").into(),
-        (Listen::Unix(_), ..) => format!("unix:{}", upstream::path(platform, vhost).display()).into(),
+        (Listen::Unix(_), ..) => {
+            format!("unix:{}", upstream::path(platform, vhost).display()).into()
+        }
         // Reached through a socket that the agent hands over.
         (Listen::Tcp(port), _, None) => format!("127.0.0.1:{port}").into(),
         (Listen::Activate, None, None) => return Err(anyhow!("nothing was activated").into()),
@@ -176,7 +212,8 @@ pub async fn make(
         range,
         ids: ids.into(),
         address,
-        activated_port: (activated.path.is_none() && definition.listen == Listen::Activate).then_some(PORT),
+        activated_port: (activated.path.is_none() && definition.listen == Listen::Activate)
+            .then_some(PORT),
         activated_path: activated.path,
         upstream: upstream.to_string(),
         ready_at: 0.0,
@@ -187,36 +224,63 @@ pub async fn make(
     let (Some(group), Some(namespace)) = (remains.group.clone(), remains.namespace.clone()) else {
         return Err(anyhow!("its cgroup or namespace is gone").into());
     };
-    Ok(Container::new(platform, vhost.clone(), record, pidfd, group, namespace, began))
+    Ok(Container::new(
+        platform,
+        vhost.clone(),
+        record,
+        pidfd,
+        group,
+        namespace,
+        began,
+    ))
 }
 
 fn millis(from: Instant, to: Instant) -> f64 {
     ((to - from).as_secs_f64() * 1e6).round() / 1e3
 }
 
-async fn open_documents(platform: &Platform, definition: &Definition) -> Result<Option<Documents>, MakeError> {
-    let Some(path) = &definition.documents else { return Ok(None) };
-    let limit = definition.start.timeout.finite().unwrap_or(platform.longest_start()) / 2;
+async fn open_documents(
+    platform: &Platform,
+    definition: &Definition,
+) -> Result<Option<Documents>, MakeError> {
+    let Some(path) = &definition.documents else {
+        return Ok(None);
+    };
+    let limit = definition
+        .start
+        .timeout
+        .finite()
+        .unwrap_or(platform.longest_start())
+        / 2;
     match documents::open(path, limit).await {
         Ok(documents) => Ok(Some(documents)),
         Err(error @ DocumentsError::System { .. }) => Err(MakeError::Other(error.into())),
         Err(error) => {
             let message = error.to_string();
-            let DocumentsError::Hangs { released, .. } = error else { return Err(anyhow!(message).into()) };
+            let DocumentsError::Hangs { released, .. } = error else {
+                return Err(anyhow!(message).into());
+            };
             Err(MakeError::Hangs { message, released })
         }
     }
 }
 
 /// As whom the command runs, never below the configured minimum.
-fn user(platform: &Platform, definition: &Definition, documents: Option<&Documents>) -> Result<(u32, u32)> {
+fn user(
+    platform: &Platform,
+    definition: &Definition,
+    documents: Option<&Documents>,
+) -> Result<(u32, u32)> {
     let (uid, gid, whence) = match (&definition.user, documents) {
         (User::Auto, Some(d)) => (d.uid, d.gid, "the owner of its documents"),
-        (User::Auto, None) => bail!("there are no documents whose owner it could run as; set `user`"),
+        (User::Auto, None) => {
+            bail!("there are no documents whose owner it could run as; set `user`")
+        }
         (User::Ids(uid, gid), _) => (*uid, *gid, "its `user`"),
         (User::Name(name), _) => {
-            let user = nix::unistd::User::from_name(name)?
-                .with_context(|| format!("this host has no user {name:?}; create it or change `user`"))?;
+            let user = nix::unistd::User::from_name(name)?.with_context(|| {
+                format!("this host has no user {name:?}; create it or change `user`")
+            })?;
             (user.uid.as_raw(), user.gid.as_raw(), "its `user`")
         }
     };
@@ -250,7 +314,10 @@ impl Mounts {
         direct: bool,
     ) -> Result<Self> {
         let idmap = IdMap::Container;
-        let mut list: Vec<_> = request::template_mounts(template, idmap).into_iter().zip(template.open()?).collect();
+        let mut list: Vec<_> = request::template_mounts(template, idmap)
+            .into_iter()
+            .zip(template.open()?)
+            .collect();
         if let Some(documents) = documents {
             let idmap = if direct { IdMap::None } else { IdMap::Site };
             list.push((request::documents_mount(idmap), documents.mount));
@@ -265,9 +332,13 @@ impl Mounts {
 
 /// Our end of a status socket, which translates the sender's pid, and the container's.
 pub fn status_socket() -> Result<(AsyncFd<OwnedFd>, OwnedFd)> {
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .context("cannot make a status socket")?;
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .context("cannot make a status socket")?;
     rustix::net::sockopt::set_socket_passcred(&ours, true).context("cannot ask for credentials")?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((crate::sys::watch(ours)?, theirs))
@@ -278,18 +349,33 @@ pub async fn wait_for_exec(status: &AsyncFd<OwnedFd>) -> Result<i32> {
     let mut main_pid = None;
     let mut buffer = vec![0; 4096];
     loop {
-        let received = packet::receive(status, &mut buffer).await.context("cannot read its status")?;
+        let received = packet::receive(status, &mut buffer)
+            .await
+            .context("cannot read its status")?;
         if received.length == 0 {
-            return main_pid.context("its init ended before it could say why; it may have run out of its memory limit");
+            return main_pid.context(
+                "its init ended before it could say why; it may have run out of its memory limit",
+            );
         }
-        match postcard::from_bytes(&buffer[..received.length]).context("cannot decode its status")? {
-            Report::Exec => main_pid = Some(received.sender.context("its status came without a pid")?),
+        match postcard::from_bytes(&buffer[..received.length])
+            .context("cannot decode its status")?
+        {
+            Report::Exec => {
+                main_pid = Some(received.sender.context("its status came without a pid")?)
+            }
             Report::Failed(failure) => {
-                let object = if failure.object.is_empty() { String::new() } else { format!(" {}", failure.object) };
-                bail!("cannot {}{object}: {}", failure.step, errno_text(failure.errno));
+                return Err(SpawnError::Refused(failure).into());
             }
         }
     }
+}
+
+/// Whether the kernel refused to map the ids of the documents' file system.
+fn cannot_map_documents(error: &anyhow::Error) -> bool {
+    let Some(SpawnError::Refused(failure)) = error.downcast_ref() else {
+        return false;
+    };
+    failure.step == MAP_IDS && failure.object == request::DOCUMENTS && failure.errno == libc::EINVAL
 }
 
 fn explain(error: SpawnError) -> anyhow::Error {

@@ -11,8 +11,8 @@ mod request;
 pub mod templates;
 mod upstream;
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +84,10 @@ pub struct Container {
 
 impl Container {
     /// Of a container that has been made (`began` is when its start did) or found alive.
-    #[allow(clippy::too_many_arguments, reason = "each is a part of the container, named by its type")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is a part of the container, named by its type"
+    )]
     pub(crate) fn new(
         platform: &Platform,
         vhost: Arc<str>,
@@ -111,8 +114,16 @@ impl Container {
 
     /// The same container, known to listen, with the times (in ms) that took.
     pub(crate) fn ready(&self, listen: f64, total: f64) -> Arc<Self> {
-        let phases = Phases { listen, total, ..(*self.phases).clone() };
-        let record = Record { phases: phases.clone(), ready_at: crate::time::unix_now(), ..self.record.clone() };
+        let phases = Phases {
+            listen,
+            total,
+            ..(*self.phases).clone()
+        };
+        let record = Record {
+            phases: phases.clone(),
+            ready_at: crate::time::unix_now(),
+            ..self.record.clone()
+        };
         Arc::new(Self {
             vhost: self.vhost.clone(),
             record,
@@ -153,7 +164,9 @@ impl Container {
     /// Makes its Unix socket known to the front, once it listens.
     pub(crate) fn publish(&self, platform: &Platform) -> Result<()> {
         match &self.listener {
-            Listener::Unix(path) => upstream::publish(platform, &self.vhost, path, self.record.ids.into()),
+            Listener::Unix(path) => {
+                upstream::publish(platform, &self.vhost, path, self.record.ids.into())
+            }
             Listener::Tcp(_) | Listener::Activated => Ok(()),
         }
     }
@@ -190,7 +203,11 @@ impl Container {
                 // That socket was made in the host's namespace.
                 None => self.home.diag().unix_open(
                     self.method,
-                    self.record.activated_path.as_deref().unwrap_or_default().as_bytes(),
+                    self.record
+                        .activated_path
+                        .as_deref()
+                        .unwrap_or_default()
+                        .as_bytes(),
                 ),
             },
         };
@@ -204,7 +221,9 @@ impl Container {
         match rustix::process::pidfd_send_signal(self.pidfd.get_ref(), named) {
             // It has ended by itself: the keeper notices.
             Err(rustix::io::Errno::SRCH) => Ok(()),
-            other => other.with_context(|| format!("cannot send signal {signal} to {}", self.vhost)),
+            other => {
+                other.with_context(|| format!("cannot send signal {signal} to {}", self.vhost))
+            }
         }
     }
 
@@ -213,26 +232,43 @@ impl Container {
         if ![libc::SIGKILL, libc::SIGSTOP].contains(&signal) {
             return self.signal(signal);
         }
-        let main = rustix::process::Pid::from_raw(self.record.main_pid).context("it has no command")?;
-        let pidfd = rustix::process::pidfd_open(main, PidfdFlags::empty()).context("its command has ended")?;
+        let main =
+            rustix::process::Pid::from_raw(self.record.main_pid).context("it has no command")?;
+        let pidfd = rustix::process::pidfd_open(main, PidfdFlags::empty())
+            .context("its command has ended")?;
         if !self.group.pids()?.contains(&self.record.main_pid) {
             anyhow::bail!("the command of {} has ended", self.vhost);
         }
         let named = Signal::from_named_raw(signal).context("no such signal")?;
-        rustix::process::pidfd_send_signal(pidfd, named).with_context(|| format!("cannot signal {}", self.vhost))
+        rustix::process::pidfd_send_signal(pidfd, named)
+            .with_context(|| format!("cannot signal {}", self.vhost))
     }
 
     /// Waits until its init has ended, and with it (it is pid 1 of its pid namespace) every process inside.
     pub async fn ended(&self) {
         // An error can only mean that the runtime is shutting down.
-        let _ = self.pidfd.readable().await.map(|mut guard| guard.retain_ready());
+        let _ = self
+            .pidfd
+            .readable()
+            .await
+            .map(|mut guard| guard.retain_ready());
     }
 
     /// Freezes or thaws all its processes.
     pub fn set_frozen(&self, frozen: bool) -> Result<()> {
         const LIMIT: Duration = Duration::from_millis(500);
-        let result = if frozen { self.group.freeze(LIMIT) } else { self.group.thaw(LIMIT) };
-        result.with_context(|| format!("cannot {} {}", if frozen { "freeze" } else { "thaw" }, self.vhost))
+        let result = if frozen {
+            self.group.freeze(LIMIT)
+        } else {
+            self.group.thaw(LIMIT)
+        };
+        result.with_context(|| {
+            format!(
+                "cannot {} {}",
+                if frozen { "freeze" } else { "thaw" },
+                self.vhost
+            )
+        })
     }
 
     /// For requests of the spawner that join it.
@@ -243,7 +279,9 @@ impl Container {
 
 /// A pidfd of `pid` if that is still the process that began at `start_time` (clock ticks since boot).
 pub fn open_process(pid: i32, expected_start: u64) -> Result<Option<OwnedFd>> {
-    let Some(number) = rustix::process::Pid::from_raw(pid) else { return Ok(None) };
+    let Some(number) = rustix::process::Pid::from_raw(pid) else {
+        return Ok(None);
+    };
     let pidfd = match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => return Ok(None),
@@ -266,6 +304,9 @@ impl Listener {
 
 impl std::fmt::Debug for Container {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Container").field("record", &self.record).field("pidfd", &self.pidfd.get_ref().as_raw_fd()).finish()
+        f.debug_struct("Container")
+            .field("record", &self.record)
+            .field("pidfd", &self.pidfd.get_ref().as_raw_fd())
+            .finish()
     }
 }

@@ -57,13 +57,23 @@ pub struct IdsRecord {
 
 impl From<IdsRecord> for Ids {
     fn from(r: IdsRecord) -> Self {
-        Self { base: r.base, uid: r.uid, gid: r.gid, direct: r.direct }
+        Self {
+            base: r.base,
+            uid: r.uid,
+            gid: r.gid,
+            direct: r.direct,
+        }
     }
 }
 
 impl From<Ids> for IdsRecord {
     fn from(i: Ids) -> Self {
-        Self { base: i.base, uid: i.uid, gid: i.gid, direct: i.direct }
+        Self {
+            base: i.base,
+            uid: i.uid,
+            gid: i.gid,
+            direct: i.direct,
+        }
     }
 }
 
@@ -85,14 +95,22 @@ pub struct LastExit {
 impl LastExit {
     /// From init's own record, if there is one, and what the agent knows: whether it ended the container itself and
     /// whether the kernel ran out of the container's memory.
-    pub fn new(record: Option<ExitRecord>, stopped: bool, oom_kills: u64, limit: Option<String>) -> Self {
+    pub fn new(
+        record: Option<ExitRecord>,
+        stopped: bool,
+        oom_kills: u64,
+        limit: Option<String>,
+    ) -> Self {
         let (code, signal) = match record.map(|r| r.status) {
             Some(ExitStatus::Code(code)) => (Some(code), None),
             Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
             None => (None, Some(libc::SIGKILL)),
         };
         let killed = signal == Some(libc::SIGKILL);
-        let cause = match (stopped, oom_kills > 0 && (killed || code.is_some_and(|c| c != 0))) {
+        let cause = match (
+            stopped,
+            oom_kills > 0 && (killed || code.is_some_and(|c| c != 0)),
+        ) {
             (false, true) => match limit {
                 Some(limit) => format!("out of memory (limit {limit})"),
                 None => "out of memory".into(),
@@ -107,13 +125,22 @@ impl LastExit {
         let at = record.map_or_else(std::time::SystemTime::now, |r| {
             std::time::UNIX_EPOCH + std::time::Duration::from_secs(r.at)
         });
-        Self { code, signal, cause, at: crate::time::rfc3339(at) }
+        Self {
+            code,
+            signal,
+            cause,
+            at: crate::time::rfc3339(at),
+        }
     }
 }
 
 /// When a process began, clock ticks since boot; None if there is no such process.
 pub fn start_time(pid: i32) -> Option<u64> {
-    procfs::process::Process::new(pid).ok()?.stat().ok().map(|stat| stat.starttime)
+    procfs::process::Process::new(pid)
+        .ok()?
+        .stat()
+        .ok()
+        .map(|stat| stat.starttime)
 }
 
 #[cfg(test)]
@@ -122,8 +149,14 @@ mod tests {
 
     #[test]
     fn causes() {
-        let killed = ExitRecord { status: ExitStatus::Signal(9), at: 1 };
-        let fine = ExitRecord { status: ExitStatus::Code(0), at: 1 };
+        let killed = ExitRecord {
+            status: ExitStatus::Signal(9),
+            at: 1,
+        };
+        let fine = ExitRecord {
+            status: ExitStatus::Code(0),
+            at: 1,
+        };
         for (record, stopped, ooms, cause) in [
             (Some(killed), false, 1, "out of memory (limit 64M)"),
             (Some(killed), false, 0, "ended by signal 9"),
@@ -131,7 +164,10 @@ mod tests {
             (Some(fine), false, 3, "exited with code 0"),
             (None, false, 0, "ended by signal 9"),
         ] {
-            assert_eq!(LastExit::new(record, stopped, ooms, Some("64M".into())).cause, cause);
+            assert_eq!(
+                LastExit::new(record, stopped, ooms, Some("64M".into())).cause,
+                cause
+            );
         }
     }
 

@@ -45,7 +45,10 @@ impl Remains {
         if let Some(group) = &self.group
             && let Err(pids) = kill(group, vhost)
         {
-            return Err(Unkillable { vhost: vhost.to_owned(), pids });
+            return Err(Unkillable {
+                vhost: vhost.to_owned(),
+                pids,
+            });
         }
         self.mounts.clear();
         if let Some(address) = self.address.take()

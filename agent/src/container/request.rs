@@ -18,7 +18,10 @@ const USER: &str = "site";
 
 /// Lines for the container's passwd and group, unless the ids have a name there already.
 fn accounts(template: &Template, ids: Ids) -> (String, String) {
-    let has = |text: &str, id: u32| text.lines().any(|l| l.split(':').nth(2) == Some(id.to_string().as_str()));
+    let has = |text: &str, id: u32| {
+        text.lines()
+            .any(|l| l.split(':').nth(2) == Some(id.to_string().as_str()))
+    };
     let (mut passwd, mut group) = (template.passwd.clone(), template.group.clone());
     if !has(&passwd, ids.uid) {
         passwd += &format!("{USER}:x:{}:{}:site:/site:/bin/sh\n", ids.uid, ids.gid);
@@ -30,10 +33,19 @@ fn accounts(template: &Template, ids: Ids) -> (String, String) {
 }
 
 /// The generated files of /etc, those that the template can show.
-pub(super) fn generated(template: &Template, definition: &Definition, ids: Ids, address: Option<Ipv4Addr>, resolver: &str) -> Vec<File> {
+pub(super) fn generated(
+    template: &Template,
+    definition: &Definition,
+    ids: Ids,
+    address: Option<Ipv4Addr>,
+    resolver: &str,
+) -> Vec<File> {
     let (passwd, group) = accounts(template, ids);
     let name = hostname(definition);
-    let own = address.map_or_else(|| format!("127.0.1.1 {name}\n"), |a| format!("{a} {name}\n"));
+    let own = address.map_or_else(
+        || format!("127.0.1.1 {name}\n"),
+        |a| format!("{a} {name}\n"),
+    );
     GENERATED
         .into_iter()
         .filter(|target| template.generated.contains(target))
@@ -45,7 +57,10 @@ pub(super) fn generated(template: &Template, definition: &Definition, ids: Ids, 
                 "etc/hostname" => format!("{name}\n"),
                 _ => resolver.to_owned(),
             };
-            File { target: target.to_owned(), content: content.into_bytes() }
+            File {
+                target: target.to_owned(),
+                content: content.into_bytes(),
+            }
         })
         .collect()
 }
@@ -65,17 +80,38 @@ pub(super) fn template_mounts(template: &Template, idmap: IdMap) -> Vec<Mount> {
         exec: true,
         idmap,
     };
-    template.mounts.iter().map(|(_, name)| mount(name)).collect()
+    template
+        .mounts
+        .iter()
+        .map(|(_, name)| mount(name))
+        .collect()
 }
+
+/// Where the documents are, relative to the root.
+pub(super) const DOCUMENTS: &str = "site";
 
 /// The documents, at /site.
 pub(super) fn documents_mount(idmap: IdMap) -> Mount {
-    Mount { target: "site".into(), directory: true, read_only: false, devices: false, exec: true, idmap }
+    Mount {
+        target: DOCUMENTS.into(),
+        directory: true,
+        read_only: false,
+        devices: false,
+        exec: true,
+        idmap,
+    }
 }
 
 /// sysfs, at /sys.
 pub(super) fn sysfs_mount() -> Mount {
-    Mount { target: "sys".into(), directory: true, read_only: true, devices: false, exec: false, idmap: IdMap::None }
+    Mount {
+        target: "sys".into(),
+        directory: true,
+        read_only: true,
+        devices: false,
+        exec: false,
+        idmap: IdMap::None,
+    }
 }
 
 /// The directory of a Unix socket (path relative to the root).
@@ -93,7 +129,11 @@ pub(super) fn socket_mount(directory: &str) -> Mount {
 /// The directory in which the definition's Unix socket will be, relative to the root; None for other listeners.
 pub(super) fn socket_directory(definition: &Definition) -> Option<String> {
     match &definition.listen {
-        Listen::Unix(path) => path.parent()?.to_str()?.strip_prefix('/').map(str::to_owned),
+        Listen::Unix(path) => path
+            .parent()?
+            .to_str()?
+            .strip_prefix('/')
+            .map(str::to_owned),
         Listen::Tcp(_) | Listen::Activate => None,
     }
 }
@@ -101,7 +141,10 @@ pub(super) fn socket_directory(definition: &Definition) -> Option<String> {
 /// The whole environment of the command.
 pub fn environment(definition: &Definition) -> Vec<(String, String)> {
     let mut env = vec![
-        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        (
+            "PATH".to_owned(),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        ),
         ("HOME".to_owned(), "/site".to_owned()),
         ("USER".to_owned(), USER.to_owned()),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
@@ -109,16 +152,33 @@ pub fn environment(definition: &Definition) -> Vec<(String, String)> {
         ("VHOST".to_owned(), definition.name.to_string()),
     ];
     env.retain(|(name, _)| definition.env.get(name).is_none());
-    env.extend(definition.env.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    env.extend(
+        definition
+            .env
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
     env
 }
 
 /// Resource limits of every process of the site.
 pub fn rlimits(definition: &Definition) -> Vec<Rlimit> {
-    let files = definition.limits.nofile().and_then(|c| c.finite()).unwrap_or(4096);
-    let limit = |resource, soft, hard| Rlimit { resource, soft, hard };
+    let files = definition
+        .limits
+        .nofile()
+        .and_then(|c| c.finite())
+        .unwrap_or(4096);
+    let limit = |resource, soft, hard| Rlimit {
+        resource,
+        soft,
+        hard,
+    };
     vec![
-        limit(libc::RLIMIT_NOFILE, files.min(1024).max(files.min(4096)), files),
+        limit(
+            libc::RLIMIT_NOFILE,
+            files.min(1024).max(files.min(4096)),
+            files,
+        ),
         limit(libc::RLIMIT_CORE, 0, 0),
         limit(libc::RLIMIT_MEMLOCK, 64 << 10, 64 << 10),
         limit(libc::RLIMIT_MSGQUEUE, 0, 0),
@@ -130,7 +190,11 @@ pub fn rlimits(definition: &Definition) -> Vec<Rlimit> {
 
 /// Size of the private tmpfs: within the memory limit, which it counts towards.
 pub(super) fn tmpfs(definition: &Definition) -> (u64, u64) {
-    let memory = definition.limits.memory().and_then(|b| b.finite()).unwrap_or(u64::MAX);
+    let memory = definition
+        .limits
+        .memory()
+        .and_then(|b| b.finite())
+        .unwrap_or(u64::MAX);
     (TMPFS_BYTES.min(memory / 2).max(1 << 20), TMPFS_INODES)
 }
 
@@ -141,6 +205,12 @@ pub(super) fn log_rule(config: &crate::config::AgentConfig) -> LogRule {
         files: config.log.files,
         rate_bytes: config.log.rate.finite().unwrap_or(u64::MAX),
         // A second's worth of a stack trace storm.
-        burst_bytes: config.log.rate.finite().unwrap_or(u64::MAX).saturating_mul(2).max(64 << 10),
+        burst_bytes: config
+            .log
+            .rate
+            .finite()
+            .unwrap_or(u64::MAX)
+            .saturating_mul(2)
+            .max(64 << 10),
     }
 }

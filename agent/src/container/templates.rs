@@ -15,11 +15,30 @@ use rustix::mount::OpenTreeFlags;
 use crate::config::AgentConfig;
 
 /// Files of /etc that are made for each container, shown over the template's own.
-pub const GENERATED: [&str; 5] = ["etc/passwd", "etc/group", "etc/hosts", "etc/hostname", "etc/resolv.conf"];
+pub const GENERATED: [&str; 5] = [
+    "etc/passwd",
+    "etc/group",
+    "etc/hosts",
+    "etc/hostname",
+    "etc/resolv.conf",
+];
 
 /// Top-level names of a root that are never taken from a template.
 const OWN: [&str; 14] = [
-    "proc", "sys", "dev", "tmp", "run", "site", "boot", "root", "home", "mnt", "media", "lost+found", "lib64.usr-is-merged", ".container",
+    "proc",
+    "sys",
+    "dev",
+    "tmp",
+    "run",
+    "site",
+    "boot",
+    "root",
+    "home",
+    "mnt",
+    "media",
+    "lost+found",
+    "lib64.usr-is-merged",
+    ".container",
 ];
 
 /// A read-only root.
@@ -40,10 +59,13 @@ pub struct Template {
 impl Template {
     /// Detached mounts of its directories, in the order of `mounts`.
     pub fn open(&self) -> Result<Vec<OwnedFd>> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
         let open = |(path, _): &(PathBuf, String)| {
-            rustix::mount::open_tree(CWD, path, flags)
-                .with_context(|| format!("cannot make a mount of the template's {}", path.display()))
+            rustix::mount::open_tree(CWD, path, flags).with_context(|| {
+                format!("cannot make a mount of the template's {}", path.display())
+            })
         };
         self.mounts.iter().map(open).collect()
     }
@@ -63,22 +85,40 @@ impl Templates {
         let host_etc = config.state_dir.join("templates/host-etc");
         prepare_host_etc(&host_etc, &config.host_etc())
             .with_context(|| format!("cannot prepare {}", host_etc.display()))?;
-        let named = config.template.iter().filter_map(|(name, t)| Some((name.clone(), t.path.clone()?))).collect();
-        Ok(Self { host_etc, named, read: Mutex::default() })
+        let named = config
+            .template
+            .iter()
+            .filter_map(|(name, t)| Some((name.clone(), t.path.clone()?)))
+            .collect();
+        Ok(Self {
+            host_etc,
+            named,
+            read: Mutex::default(),
+        })
     }
 
     /// The template that a definition names: `host`, a name of the configuration, or a directory.
     pub fn get(&self, name: &str) -> Result<Arc<Template>> {
-        if let Some(template) = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+        if let Some(template) = self
+            .read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+        {
             return Ok(template.clone());
         }
         let template = Arc::new(match (name, self.named.get(name)) {
             ("host", _) => read_root(Path::new("/"), Some(&self.host_etc), &["usr"])?,
             (_, Some(path)) => read_root(path, None, &[])?,
             (path, None) if path.starts_with('/') => read_root(Path::new(path), None, &[])?,
-            (name, None) => bail!("no template named {name:?}: use \"host\", a directory, or define [template.{name}] in agent.toml"),
+            (name, None) => bail!(
+                "no template named {name:?}: use \"host\", a directory, or define [template.{name}] in agent.toml"
+            ),
         });
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), template.clone());
+        self.read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), template.clone());
         Ok(template)
     }
 }
@@ -86,9 +126,13 @@ impl Templates {
 /// Reads the top level of a root. `only` restricts the directories taken (links are always taken); `etc` replaces
 /// the root's own /etc.
 fn read_root(root: &Path, etc: Option<&Path>, only: &[&str]) -> Result<Template> {
-    let status = fs::symlink_metadata(root).with_context(|| format!("cannot read the template {}", root.display()))?;
+    let status = fs::symlink_metadata(root)
+        .with_context(|| format!("cannot read the template {}", root.display()))?;
     if !status.is_dir() || status.uid() != 0 || status.mode() & 0o022 != 0 {
-        bail!("the template {} must be a directory of root that nobody else can write", root.display());
+        bail!(
+            "the template {} must be a directory of root that nobody else can write",
+            root.display()
+        );
     }
     let mut template = Template {
         mounts: Vec::new(),
@@ -100,7 +144,9 @@ fn read_root(root: &Path, etc: Option<&Path>, only: &[&str]) -> Result<Template>
     let mut entries = fs::read_dir(root)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         if OWN.contains(&name.as_str()) || name == "etc" {
             continue;
         }
@@ -108,7 +154,10 @@ fn read_root(root: &Path, etc: Option<&Path>, only: &[&str]) -> Result<Template>
         if kind.is_symlink() {
             let target = fs::read_link(entry.path())?;
             // Links of the root itself (bin → usr/bin); anything that leads elsewhere is not part of a template.
-            if let Some(target) = target.to_str().filter(|t| t.trim_start_matches('/').starts_with("usr/")) {
+            if let Some(target) = target
+                .to_str()
+                .filter(|t| t.trim_start_matches('/').starts_with("usr/"))
+            {
                 template.symlinks.push((name, target.to_owned()));
             }
         } else if kind.is_dir() && (only.is_empty() || only.contains(&name.as_str())) {
@@ -117,7 +166,8 @@ fn read_root(root: &Path, etc: Option<&Path>, only: &[&str]) -> Result<Template>
     }
     let etc = etc.map_or_else(|| root.join("etc"), Path::to_owned);
     if etc.is_dir() {
-        let has = |name: &&str| fs::symlink_metadata(etc.join(&name[4..])).is_ok_and(|s| s.is_file());
+        let has =
+            |name: &&str| fs::symlink_metadata(etc.join(&name[4..])).is_ok_and(|s| s.is_file());
         template.generated = GENERATED.into_iter().filter(has).collect();
         template.passwd = system_accounts(&etc.join("passwd"));
         template.group = system_accounts(&etc.join("group"));
@@ -128,11 +178,19 @@ fn read_root(root: &Path, etc: Option<&Path>, only: &[&str]) -> Result<Template>
 
 /// The lines of a passwd or group file whose id (third field) belongs to the system: a template shows no people.
 fn system_accounts(path: &Path) -> String {
-    let Ok(text) = fs::read_to_string(path) else { return String::new() };
-    let is_system = |line: &&str| {
-        line.split(':').nth(2).and_then(|id| id.parse::<u32>().ok()).is_some_and(|id| id < 1000 || id == 65534)
+    let Ok(text) = fs::read_to_string(path) else {
+        return String::new();
     };
-    text.lines().filter(is_system).flat_map(|line| [line, "\n"]).collect()
+    let is_system = |line: &&str| {
+        line.split(':')
+            .nth(2)
+            .and_then(|id| id.parse::<u32>().ok())
+            .is_some_and(|id| id < 1000 || id == 65534)
+    };
+    text.lines()
+        .filter(is_system)
+        .flat_map(|line| [line, "\n"])
+        .collect()
 }
 
 /// Makes the /etc of the template `host` anew: copies of what the configuration lists, and empty files where the
@@ -141,7 +199,10 @@ fn prepare_host_etc(target: &Path, entries: &[&str]) -> Result<()> {
     let fresh = target.with_extension("new");
     remove_tree(&fresh)?;
     let parent = target.parent().context("no parent")?;
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(parent)?;
     fs::DirBuilder::new().mode(0o755).create(&fresh)?;
     for entry in entries {
         let from = Path::new("/etc").join(entry);
@@ -190,7 +251,10 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         if status.mode() & 0o005 != 0o005 {
             return Ok(());
         }
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(to)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(to)?;
         for entry in fs::read_dir(from)? {
             let entry = entry?;
             copy(&entry.path(), &to.join(entry.file_name()))?;
@@ -199,7 +263,10 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     }
     if status.is_file() && status.mode() & 0o004 != 0 {
         fs::copy(from, to)?;
-        fs::set_permissions(to, fs::Permissions::from_mode(0o644 | (status.mode() & 0o111)))?;
+        fs::set_permissions(
+            to,
+            fs::Permissions::from_mode(0o644 | (status.mode() & 0o111)),
+        )?;
     }
     Ok(())
 }
@@ -224,17 +291,30 @@ mod tests {
         assert!(target.join("alternatives").is_dir());
         assert!(!target.join("shadow").exists());
         let passwd = fs::read_to_string(target.join("passwd")).unwrap();
-        assert!(passwd.contains("root:") && passwd.lines().all(|l| {
-            let id: u32 = l.split(':').nth(2).unwrap().parse().unwrap();
-            id < 1000 || id == 65534
-        }));
+        assert!(
+            passwd.contains("root:")
+                && passwd.lines().all(|l| {
+                    let id: u32 = l.split(':').nth(2).unwrap().parse().unwrap();
+                    id < 1000 || id == 65534
+                })
+        );
         assert!(prepare_host_etc(&target, &["../root"]).is_err());
     }
 
     #[test]
     fn a_root_is_links_and_directories() {
         let template = read_root(Path::new("/"), None, &["usr"]).unwrap();
-        assert!(template.mounts.iter().any(|(path, name)| path == Path::new("/usr") && name == "usr"));
-        assert!(template.mounts.iter().all(|(_, name)| name == "usr" || name == "etc"));
+        assert!(
+            template
+                .mounts
+                .iter()
+                .any(|(path, name)| path == Path::new("/usr") && name == "usr")
+        );
+        assert!(
+            template
+                .mounts
+                .iter()
+                .all(|(_, name)| name == "usr" || name == "etc")
+        );
     }
 }

@@ -35,24 +35,36 @@ pub(super) fn path(platform: &Platform, vhost: &str) -> PathBuf {
 pub(super) fn prepare(platform: &Platform, vhost: &str, ids: Ids) -> Result<OwnedFd> {
     let directory = directory(platform, vhost);
     remove(platform, vhost)?;
-    std::fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    std::fs::create_dir(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
     let options = c"size=64k,nr_inodes=64,mode=0710";
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("fastcontainer", &directory, "tmpfs", flags, options)
         .with_context(|| format!("cannot mount a tmpfs on {}", directory.display()))?;
     let front = platform.front_gid.map(rustix::fs::Gid::from_raw);
-    rustix::fs::chownat(CWD, &directory, None, front, AtFlags::SYMLINK_NOFOLLOW).context("cannot set its group")?;
+    rustix::fs::chownat(CWD, &directory, None, front, AtFlags::SYMLINK_NOFOLLOW)
+        .context("cannot set its group")?;
     let app = directory.join("app");
-    rustix::fs::mkdirat(CWD, &app, Mode::from_raw_mode(0o755)).context("cannot make the socket's directory")?;
-    let (uid, gid) = (rustix::fs::Uid::from_raw(ids.host_uid()), rustix::fs::Gid::from_raw(ids.host_gid()));
-    rustix::fs::chownat(CWD, &app, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).context("cannot set its owner")?;
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    rustix::mount::open_tree(CWD, &app, clone).context("cannot make a mount of the socket's directory")
+    rustix::fs::mkdirat(CWD, &app, Mode::from_raw_mode(0o755))
+        .context("cannot make the socket's directory")?;
+    let (uid, gid) = (
+        rustix::fs::Uid::from_raw(ids.host_uid()),
+        rustix::fs::Gid::from_raw(ids.host_gid()),
+    );
+    rustix::fs::chownat(CWD, &app, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .context("cannot set its owner")?;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    rustix::mount::open_tree(CWD, &app, clone)
+        .context("cannot make a mount of the socket's directory")
 }
 
 /// Links the socket that the tenant's server has made to where the front finds it.
 pub(super) fn publish(platform: &Platform, vhost: &str, socket: &str, ids: Ids) -> Result<()> {
-    let name = Path::new(socket).file_name().context("the socket has no name")?;
+    let name = Path::new(socket)
+        .file_name()
+        .context("the socket has no name")?;
     let directory = directory(platform, vhost);
     let open = |path: &Path| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -65,12 +77,19 @@ pub(super) fn publish(platform: &Platform, vhost: &str, socket: &str, ids: Ids) 
     rustix::fs::linkat(app.as_fd(), name, top.as_fd(), "upstream", AtFlags::empty())
         .with_context(|| format!("cannot link the socket {socket} of {vhost}"))?;
     let status = rustix::fs::statat(top.as_fd(), "upstream", AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(status.st_mode) != FileType::Socket || status.st_uid != ids.host_uid() {
+    if FileType::from_raw_mode(status.st_mode) != FileType::Socket
+        || status.st_uid != ids.host_uid()
+    {
         rustix::fs::unlinkat(top.as_fd(), "upstream", AtFlags::empty())?;
         bail!("{socket} of {vhost} is not a socket of the site's user");
     }
-    rustix::fs::chmodat(top.as_fd(), "upstream", Mode::from_raw_mode(0o666), AtFlags::empty())
-        .context("cannot open the socket to the front")
+    rustix::fs::chmodat(
+        top.as_fd(),
+        "upstream",
+        Mode::from_raw_mode(0o666),
+        AtFlags::empty(),
+    )
+    .context("cannot open the socket to the front")
 }
 
 /// Removes everything of it; nothing there is no error.
@@ -84,8 +103,12 @@ pub(super) fn remove(platform: &Platform, vhost: &str) -> Result<()> {
             Ok(()) => {}
             // Not a mount point (any more).
             Err(rustix::io::Errno::INVAL) => break,
-            Err(error) => return Err(error).with_context(|| format!("cannot unmount {}", directory.display())),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot unmount {}", directory.display()));
+            }
         }
     }
-    std::fs::remove_dir(&directory).with_context(|| format!("cannot remove {}", directory.display()))
+    std::fs::remove_dir(&directory)
+        .with_context(|| format!("cannot remove {}", directory.display()))
 }

@@ -38,7 +38,11 @@ impl Backoff {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
-        if self.failures == 1 { Duration::ZERO } else { delay(self.failures - 1) }
+        if self.failures == 1 {
+            Duration::ZERO
+        } else {
+            delay(self.failures - 1)
+        }
     }
 }
 

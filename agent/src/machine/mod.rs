@@ -212,7 +212,11 @@ impl Machine {
 
     /// A vhost whose container was found alive at the agent's start.
     pub fn adopted(frozen: bool, now: Duration) -> Self {
-        let mut machine = Self::with(if frozen { State::Frozen } else { State::Running });
+        let mut machine = Self::with(if frozen {
+            State::Frozen
+        } else {
+            State::Running
+        });
         machine.ready_at = Some(now);
         machine
     }
@@ -223,7 +227,12 @@ impl Machine {
     }
 
     fn with(state: State) -> Self {
-        Self { state, held: false, backoff: Backoff::default(), ready_at: None }
+        Self {
+            state,
+            held: false,
+            backoff: Backoff::default(),
+            ready_at: None,
+        }
     }
 
     /// The state now.
@@ -259,6 +268,9 @@ impl State {
 
     /// The operator wants it down (now or once it has ended).
     pub fn wanted_down(self) -> bool {
-        matches!(self, Self::Down | Self::Stopping(After::Down) | Self::Stuck(After::Down))
+        matches!(
+            self,
+            Self::Down | Self::Stopping(After::Down) | Self::Stuck(After::Down)
+        )
     }
 }

@@ -22,7 +22,11 @@ impl Machine {
         if step.verdict == Verdict::Hold {
             self.held = true;
         }
-        if step.actions.iter().any(|a| matches!(a, AnswerHeld | RefuseHeld(_))) {
+        if step
+            .actions
+            .iter()
+            .any(|a| matches!(a, AnswerHeld | RefuseHeld(_)))
+        {
             self.held = false;
         }
         step
@@ -37,7 +41,11 @@ impl Machine {
             Event::Stop | Event::Up => go(),
             Event::Freeze | Event::Thaw => refuse(Refusal::NotRunning),
             Event::IdleStop | Event::IdleFreeze | Event::Recycle => stale(),
-            Event::Ready | Event::StartFailed | Event::Exited | Event::Ended | Event::Unkillable => stale(),
+            Event::Ready
+            | Event::StartFailed
+            | Event::Exited
+            | Event::Ended
+            | Event::Unkillable => stale(),
         }
     }
 
@@ -45,8 +53,14 @@ impl Machine {
         match event {
             Event::Request => hold(),
             Event::Start | Event::Up | Event::Thaw => go(),
-            Event::Stop => self.to(State::Stopping(After::Sleep), [AbortStart, RefuseHeld(Refusal::Stopped)]),
-            Event::Down => self.to(State::Stopping(After::Down), [AbortStart, RefuseHeld(Refusal::Down)]),
+            Event::Stop => self.to(
+                State::Stopping(After::Sleep),
+                [AbortStart, RefuseHeld(Refusal::Stopped)],
+            ),
+            Event::Down => self.to(
+                State::Stopping(After::Down),
+                [AbortStart, RefuseHeld(Refusal::Down)],
+            ),
             Event::Restart | Event::Recycle => self.to(State::Stopping(After::Start), [AbortStart]),
             Event::Freeze => refuse(Refusal::NotRunning),
             Event::Ready => {
@@ -55,10 +69,16 @@ impl Machine {
             }
             Event::StartFailed => {
                 let delay = self.backoff.start_failed();
-                self.to(State::Failed { until: now + delay }, [RefuseHeld(Refusal::StartFailed(delay))])
+                self.to(
+                    State::Failed { until: now + delay },
+                    [RefuseHeld(Refusal::StartFailed(delay))],
+                )
             }
             Event::Unkillable => self.to(State::Stuck(After::Sleep), [RefuseHeld(Refusal::Stuck)]),
-            Event::Withdraw => self.to(State::Stopping(After::Gone), [AbortStart, RefuseHeld(Refusal::Unknown)]),
+            Event::Withdraw => self.to(
+                State::Stopping(After::Gone),
+                [AbortStart, RefuseHeld(Refusal::Unknown)],
+            ),
             Event::Exited | Event::Ended | Event::IdleStop | Event::IdleFreeze => stale(),
         }
     }
@@ -66,7 +86,9 @@ impl Machine {
     fn in_running(&mut self, event: Event) -> Step {
         match event {
             Event::Request | Event::Start | Event::Up | Event::Thaw => go(),
-            Event::Stop | Event::IdleStop | Event::Recycle => self.to(State::Stopping(After::Sleep), [Terminate]),
+            Event::Stop | Event::IdleStop | Event::Recycle => {
+                self.to(State::Stopping(After::Sleep), [Terminate])
+            }
             Event::Down => self.to(State::Stopping(After::Down), [Terminate]),
             Event::Restart => self.to(State::Stopping(After::Start), [Terminate]),
             Event::Withdraw => self.to(State::Stopping(After::Gone), [Terminate]),
@@ -87,7 +109,11 @@ impl Machine {
             Event::Restart => self.to(State::Stopping(After::Start), [Thaw, Terminate]),
             Event::Withdraw => self.to(State::Stopping(After::Gone), [Thaw, Terminate]),
             Event::Exited => self.to(State::Stopping(After::Crashed), [Thaw, CleanUp]),
-            Event::Ready | Event::StartFailed | Event::Ended | Event::Unkillable | Event::IdleFreeze => stale(),
+            Event::Ready
+            | Event::StartFailed
+            | Event::Ended
+            | Event::Unkillable
+            | Event::IdleFreeze => stale(),
         }
     }
 
@@ -104,7 +130,10 @@ impl Machine {
             },
             Event::Stop => match after {
                 After::Down | After::Gone => go(),
-                _ => self.to(State::Stopping(After::Sleep), [RefuseHeld(Refusal::Stopped)]),
+                _ => self.to(
+                    State::Stopping(After::Sleep),
+                    [RefuseHeld(Refusal::Stopped)],
+                ),
             },
             Event::Down => match after {
                 After::Gone => refuse(Refusal::Unknown),
@@ -114,7 +143,9 @@ impl Machine {
                 After::Down => self.to(State::Stopping(After::Sleep), []),
                 _ => go(),
             },
-            Event::Withdraw => self.to(State::Stopping(After::Gone), [RefuseHeld(Refusal::Unknown)]),
+            Event::Withdraw => {
+                self.to(State::Stopping(After::Gone), [RefuseHeld(Refusal::Unknown)])
+            }
             Event::Freeze | Event::Thaw => refuse(Refusal::NotRunning),
             Event::Ended => self.ended(after, now),
             Event::Unkillable => self.to(State::Stuck(after), [RefuseHeld(Refusal::Stuck)]),
@@ -132,7 +163,11 @@ impl Machine {
             Event::Stop | Event::Down => go(),
             Event::Freeze | Event::Thaw => refuse(Refusal::NotRunning),
             Event::IdleStop | Event::IdleFreeze | Event::Recycle => stale(),
-            Event::Ready | Event::StartFailed | Event::Exited | Event::Ended | Event::Unkillable => stale(),
+            Event::Ready
+            | Event::StartFailed
+            | Event::Exited
+            | Event::Ended
+            | Event::Unkillable => stale(),
         }
     }
 
@@ -150,13 +185,19 @@ impl Machine {
             Event::Withdraw => self.to(State::Gone, []),
             Event::Freeze | Event::Thaw => refuse(Refusal::NotRunning),
             Event::IdleStop | Event::IdleFreeze => stale(),
-            Event::Ready | Event::StartFailed | Event::Exited | Event::Ended | Event::Unkillable => stale(),
+            Event::Ready
+            | Event::StartFailed
+            | Event::Exited
+            | Event::Ended
+            | Event::Unkillable => stale(),
         }
     }
 
     fn in_stuck(&mut self, after: After, event: Event, now: Duration) -> Step {
         match event {
-            Event::Request | Event::Start | Event::Restart | Event::Freeze | Event::Thaw => refuse(Refusal::Stuck),
+            Event::Request | Event::Start | Event::Restart | Event::Freeze | Event::Thaw => {
+                refuse(Refusal::Stuck)
+            }
             Event::Stop => match after {
                 After::Down | After::Gone => go(),
                 _ => self.to(State::Stuck(After::Sleep), []),
@@ -170,7 +211,14 @@ impl Machine {
                 _ => go(),
             },
             Event::Withdraw => self.to(State::Stuck(After::Gone), []),
-            Event::Ended => self.ended(if after == After::Start { After::Sleep } else { after }, now),
+            Event::Ended => self.ended(
+                if after == After::Start {
+                    After::Sleep
+                } else {
+                    after
+                },
+                now,
+            ),
             Event::Unkillable => go(),
             Event::Ready | Event::StartFailed | Event::Exited => stale(),
             Event::IdleStop | Event::IdleFreeze | Event::Recycle => stale(),
@@ -202,27 +250,45 @@ impl Machine {
 
     fn launch(&mut self, verdict: Verdict) -> Step {
         self.state = State::Starting;
-        Step { actions: vec![Launch], verdict }
+        Step {
+            actions: vec![Launch],
+            verdict,
+        }
     }
 
     fn to<const N: usize>(&mut self, state: State, actions: [Action; N]) -> Step {
         self.state = state;
-        Step { actions: actions.to_vec(), verdict: Verdict::Go }
+        Step {
+            actions: actions.to_vec(),
+            verdict: Verdict::Go,
+        }
     }
 }
 
 fn go() -> Step {
-    Step { actions: Vec::new(), verdict: Verdict::Go }
+    Step {
+        actions: Vec::new(),
+        verdict: Verdict::Go,
+    }
 }
 
 fn hold() -> Step {
-    Step { actions: Vec::new(), verdict: Verdict::Hold }
+    Step {
+        actions: Vec::new(),
+        verdict: Verdict::Hold,
+    }
 }
 
 fn stale() -> Step {
-    Step { actions: Vec::new(), verdict: Verdict::Stale }
+    Step {
+        actions: Vec::new(),
+        verdict: Verdict::Stale,
+    }
 }
 
 fn refuse(refusal: Refusal) -> Step {
-    Step { actions: Vec::new(), verdict: Verdict::Refuse(refusal) }
+    Step {
+        actions: Vec::new(),
+        verdict: Verdict::Refuse(refusal),
+    }
 }

@@ -18,7 +18,9 @@ struct World {
 impl World {
     fn apply(&mut self, event: Event, step: &Step, after: State) {
         match event {
-            Event::Ended | Event::StartFailed if step.verdict != Verdict::Stale => self.alive = false,
+            Event::Ended | Event::StartFailed if step.verdict != Verdict::Stale => {
+                self.alive = false
+            }
             _ => {}
         }
         if step.verdict == Verdict::Hold {
@@ -32,13 +34,19 @@ impl World {
                 }
                 Action::AnswerHeld => self.answered += std::mem::take(&mut self.held),
                 Action::RefuseHeld(_) => self.refused += std::mem::take(&mut self.held),
-                Action::AbortStart | Action::Terminate | Action::CleanUp | Action::Freeze | Action::Thaw => {
+                Action::AbortStart
+                | Action::Terminate
+                | Action::CleanUp
+                | Action::Freeze
+                | Action::Thaw => {
                     assert!(self.alive, "{action:?} without a container");
                 }
             }
         }
-        let expects_container =
-            !matches!(after, State::Stopped | State::Down | State::Failed { .. } | State::Gone);
+        let expects_container = !matches!(
+            after,
+            State::Stopped | State::Down | State::Failed { .. } | State::Gone
+        );
         assert_eq!(self.alive, expects_container, "{event:?} led to {after:?}");
         if !matches!(after, State::Starting | State::Stopping(_)) {
             assert_eq!(self.held, 0, "requests forgotten in {after:?}");
@@ -57,7 +65,10 @@ fn possible(state: State, event: Event) -> bool {
         Event::Ready | Event::StartFailed => state == State::Starting,
         Event::Exited => matches!(state, State::Running | State::Frozen),
         Event::Ended => matches!(state, State::Stopping(_) | State::Stuck(_)),
-        Event::Unkillable => matches!(state, State::Starting | State::Stopping(_) | State::Stuck(_)),
+        Event::Unkillable => matches!(
+            state,
+            State::Starting | State::Stopping(_) | State::Stuck(_)
+        ),
         _ => true,
     }
 }
@@ -113,11 +124,21 @@ fn every_pair_has_a_result() {
         State::Running,
         State::Frozen,
         State::Down,
-        State::Failed { until: Duration::from_secs(5) },
+        State::Failed {
+            until: Duration::from_secs(5),
+        },
         State::Gone,
     ];
-    let afters = [After::Sleep, After::Down, After::Start, After::Crashed, After::Gone];
-    let stopping = afters.iter().flat_map(|a| [State::Stopping(*a), State::Stuck(*a)]);
+    let afters = [
+        After::Sleep,
+        After::Down,
+        After::Start,
+        After::Crashed,
+        After::Gone,
+    ];
+    let stopping = afters
+        .iter()
+        .flat_map(|a| [State::Stopping(*a), State::Stuck(*a)]);
     for state in states.into_iter().chain(stopping) {
         for event in ALL_EVENTS {
             let mut machine = Machine::with(state);
@@ -129,20 +150,49 @@ fn every_pair_has_a_result() {
 #[test]
 fn a_failing_start_backs_off_and_tells_each_waiting_request() {
     let mut machine = Machine::new(false);
-    assert_eq!(machine.step(Event::Request, Duration::ZERO).verdict, Verdict::Hold);
-    assert_eq!(machine.step(Event::Request, Duration::ZERO).verdict, Verdict::Hold);
+    assert_eq!(
+        machine.step(Event::Request, Duration::ZERO).verdict,
+        Verdict::Hold
+    );
+    assert_eq!(
+        machine.step(Event::Request, Duration::ZERO).verdict,
+        Verdict::Hold
+    );
     let failed = machine.step(Event::StartFailed, Duration::from_millis(10));
-    assert_eq!(failed.actions, [Action::RefuseHeld(Refusal::StartFailed(Duration::from_secs(1)))]);
-    let refused = machine.step(Event::Request, Duration::from_millis(510)).verdict;
-    assert_eq!(refused, Verdict::Refuse(Refusal::BackingOff(Duration::from_millis(500))));
-    assert_eq!(machine.step(Event::Request, Duration::from_millis(1010)).verdict, Verdict::Hold);
+    assert_eq!(
+        failed.actions,
+        [Action::RefuseHeld(Refusal::StartFailed(
+            Duration::from_secs(1)
+        ))]
+    );
+    let refused = machine
+        .step(Event::Request, Duration::from_millis(510))
+        .verdict;
+    assert_eq!(
+        refused,
+        Verdict::Refuse(Refusal::BackingOff(Duration::from_millis(500)))
+    );
+    assert_eq!(
+        machine
+            .step(Event::Request, Duration::from_millis(1010))
+            .verdict,
+        Verdict::Hold
+    );
 }
 
 #[test]
 fn a_request_during_an_idle_stop_starts_the_next_life() {
     let mut machine = Machine::adopted(false, Duration::ZERO);
     machine.step(Event::IdleStop, Duration::from_secs(60));
-    assert_eq!(machine.step(Event::Request, Duration::from_secs(60)).verdict, Verdict::Hold);
+    assert_eq!(
+        machine
+            .step(Event::Request, Duration::from_secs(60))
+            .verdict,
+        Verdict::Hold
+    );
     let ended = machine.step(Event::Ended, Duration::from_secs(60));
-    assert_eq!((machine.state(), ended.actions), (State::Starting, vec![Action::Launch]));
+    assert_eq!(
+        (machine.state(), ended.actions),
+        (State::Starting, vec![Action::Launch])
+    );
 }

@@ -25,17 +25,29 @@ pub enum Placed {
 
 impl Registry {
     /// Creates or changes a vhost: the definition is on disk when this returns.
-    pub async fn put(self: &Arc<Self>, definition: Definition, dry_run: bool) -> Result<Placed, Problem> {
+    pub async fn put(
+        self: &Arc<Self>,
+        definition: Definition,
+        dry_run: bool,
+    ) -> Result<Placed, Problem> {
         let name = definition.name.clone();
         let bad = |text: String| Problem::bad_request(text).about(&name);
-        definition.validate(&self.platform.rules()).map_err(|problems| {
-            let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            bad(format!("the definition of {name} is not valid: {}", words.join("; ")))
-        })?;
+        definition
+            .validate(&self.platform.rules())
+            .map_err(|problems| {
+                let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                bad(format!(
+                    "the definition of {name} is not valid: {}",
+                    words.join("; ")
+                ))
+            })?;
         let _one_at_a_time = self.changing.lock().await;
         let (existing, file) = {
             let definitions = self.definitions();
-            let file = match definitions.get(&name).and_then(|_| definitions.file_of(&name)) {
+            let file = match definitions
+                .get(&name)
+                .and_then(|_| definitions.file_of(&name))
+            {
                 Some(file) => file.to_owned(),
                 None => file_name(&name).map_err(|p| bad(p.to_string()))?,
             };
@@ -59,7 +71,11 @@ impl Registry {
             .map_err(|e| Problem::internal(e.to_string()))?
             .map_err(|p| Problem::internal(p.to_string()).about(&name))?;
         // In force now, not only when the watch has seen the file.
-        let changes = self.definitions.write().unwrap_or_else(PoisonError::into_inner).apply_change(&file, Some(&text));
+        let changes = self
+            .definitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .apply_change(&file, Some(&text));
         self.apply(changes).await;
         Ok(placed)
     }
@@ -69,11 +85,17 @@ impl Registry {
         let _one_at_a_time = self.changing.lock().await;
         let file = {
             let definitions = self.definitions();
-            definitions.get(name).and_then(|_| definitions.file_of(name)).map(str::to_owned)
+            definitions
+                .get(name)
+                .and_then(|_| definitions.file_of(name))
+                .map(str::to_owned)
         };
         let Some(file) = file else {
             if self.pattern_definition(name).is_some() && self.find(name).await.is_ok() {
-                return Err(Problem::conflict(format!("{name} comes from a directory pattern; remove its directory instead")).about(name));
+                return Err(Problem::conflict(format!(
+                    "{name} comes from a directory pattern; remove its directory instead"
+                ))
+                .about(name));
             }
             return Err(Problem::unknown_vhost(name));
         };
@@ -83,7 +105,11 @@ impl Registry {
             .map_err(|e| Problem::internal(e.to_string()))?
             .map_err(|p| Problem::internal(p.to_string()).about(name))?;
         let site = self.site(name);
-        let changes = self.definitions.write().unwrap_or_else(PoisonError::into_inner).apply_change(&file, None);
+        let changes = self
+            .definitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .apply_change(&file, None);
         self.apply(changes).await;
         Ok(match site {
             Some(site) => site.settled().await,
@@ -95,13 +121,17 @@ impl Registry {
     pub(super) async fn apply(self: &Arc<Self>, changes: Vec<Change>) {
         for change in changes {
             match change {
-                Change::Added(definition) | Change::Changed { new: definition, .. } => {
+                Change::Added(definition)
+                | Change::Changed {
+                    new: definition, ..
+                } => {
                     self.platform.events.emit(
                         "definition",
                         Some((&(&*definition.name).into(), &(&*definition.owner).into())),
                         json!({"change": "in force"}),
                     );
-                    if let Some(site) = self.site(&definition.name).filter(|site| !site.withdrawn()) {
+                    if let Some(site) = self.site(&definition.name).filter(|site| !site.withdrawn())
+                    {
                         site.redefine(definition).await;
                     }
                 }
@@ -112,10 +142,16 @@ impl Registry {
                 }
                 Change::Problem(problem) => {
                     tracing::error!("{problem}");
-                    self.platform.events.emit("problem", None, json!({"file": problem.file, "detail": problem.to_string()}));
+                    self.platform.events.emit(
+                        "problem",
+                        None,
+                        json!({"file": problem.file, "detail": problem.to_string()}),
+                    );
                 }
                 Change::Solved(file) => {
-                    self.platform.events.emit("solved", None, json!({"file": &*file}));
+                    self.platform
+                        .events
+                        .emit("solved", None, json!({"file": &*file}));
                 }
             }
         }
@@ -152,7 +188,11 @@ fn flatten(prefix: &str, value: &Value, all: &mut std::collections::BTreeMap<Str
     match value {
         Value::Object(map) => {
             for (key, value) in map {
-                let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                let key = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
                 flatten(&key, value, all);
             }
         }

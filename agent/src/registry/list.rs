@@ -25,15 +25,22 @@ impl Registry {
     /// Vhosts that the patterns' directories hold now. Blocks; reads those directories.
     fn pattern_sites(&self) -> Vec<Arc<Definition>> {
         let listed = self.patterns().listed_directories();
-        let hosts = listed.iter().filter_map(|directory| self.patterns().list(directory).ok()).flatten();
+        let hosts = listed
+            .iter()
+            .filter_map(|directory| self.patterns().list(directory).ok())
+            .flatten();
         let fresh = hosts.filter(|host| self.definitions().by_host(host).is_none());
-        fresh.filter_map(|host| self.pattern_definition(&host)).collect()
+        fresh
+            .filter_map(|host| self.pattern_definition(&host))
+            .collect()
     }
 
     /// All vhosts that `visible` lets see (by owner), by name.
     pub async fn list(self: &Arc<Self>, visible: &(dyn Fn(&str) -> bool + Sync)) -> Vec<Value> {
         let registry = self.clone();
-        let found = tokio::task::spawn_blocking(move || registry.pattern_sites()).await.unwrap_or_default();
+        let found = tokio::task::spawn_blocking(move || registry.pattern_sites())
+            .await
+            .unwrap_or_default();
         let mut all: BTreeMap<String, Value> = BTreeMap::new();
         let mut put = |definition: &Arc<Definition>| {
             if visible(&definition.owner) {
@@ -52,9 +59,20 @@ impl Registry {
 
     /// Counts of the vhosts that `visible` lets see. Vhosts of patterns count once they have been woken.
     pub fn count(&self, visible: &dyn Fn(&str) -> bool) -> Counts {
-        let mut counts = Counts { defined: self.definitions().iter().filter(|d| visible(&d.owner)).count(), ..Counts::default() };
+        let mut counts = Counts {
+            defined: self
+                .definitions()
+                .iter()
+                .filter(|d| visible(&d.owner))
+                .count(),
+            ..Counts::default()
+        };
         let mut patterned: HashMap<Arc<str>, ()> = HashMap::new();
-        for site in self.woken().iter().filter(|site| visible(&site.owner()) && !site.gone()) {
+        for site in self
+            .woken()
+            .iter()
+            .filter(|site| visible(&site.owner()) && !site.gone())
+        {
             *counts.states.entry(site.state().word()).or_default() += 1;
             let (dispatches, starts) = site.counters();
             counts.dispatches += dispatches;

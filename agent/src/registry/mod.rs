@@ -24,9 +24,9 @@ use crate::machine::State;
 use crate::platform::Platform;
 use crate::site::{Site, Survey, survey, sweep};
 
+use crate::config::pattern::Patterns;
 pub use change::Placed;
 pub use list::Counts;
-use crate::config::pattern::Patterns;
 use watch::Watch;
 pub use watch::watch;
 
@@ -106,7 +106,9 @@ impl Registry {
         let name = host::normal(asked);
         loop {
             let defined = self.definitions().by_host(&name).cloned();
-            let key = defined.as_ref().map_or(&*name, |definition| &*definition.name);
+            let key = defined
+                .as_ref()
+                .map_or(&*name, |definition| &*definition.name);
             match self.site(key) {
                 Some(site) if !site.withdrawn() => return Ok(site),
                 // Its old container has to be gone before the name can have a new one.
@@ -117,7 +119,10 @@ impl Registry {
                 None => {
                     let definition = match defined {
                         Some(definition) => definition,
-                        None => self.from_pattern(&name).await.ok_or_else(|| Problem::unknown_vhost(asked))?,
+                        None => self
+                            .from_pattern(&name)
+                            .await
+                            .ok_or_else(|| Problem::unknown_vhost(asked))?,
                     };
                     return Ok(self.wake(definition));
                 }
@@ -126,7 +131,11 @@ impl Registry {
     }
 
     fn site(&self, name: &str) -> Option<Arc<Site>> {
-        self.sites.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.sites
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
     }
 
     /// What the first matching pattern makes of a host name, if its directory exists.
@@ -145,7 +154,12 @@ impl Registry {
 
     /// All that have been woken.
     fn woken(&self) -> Vec<Arc<Site>> {
-        self.sites.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.sites
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     fn patterns(&self) -> std::sync::RwLockReadGuard<'_, Patterns> {
@@ -153,7 +167,9 @@ impl Registry {
     }
 
     fn definitions(&self) -> std::sync::RwLockReadGuard<'_, Definitions> {
-        self.definitions.read().unwrap_or_else(PoisonError::into_inner)
+        self.definitions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The structure of a vhost, made if it has none.
@@ -165,7 +181,10 @@ impl Registry {
 
     fn forget(&self, site: &Arc<Site>) {
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        if sites.get(&site.name).is_some_and(|known| Arc::ptr_eq(known, site)) {
+        if sites
+            .get(&site.name)
+            .is_some_and(|known| Arc::ptr_eq(known, site))
+        {
             sites.remove(&site.name);
         }
     }
@@ -175,7 +194,9 @@ impl Registry {
             match self.find(&vhost).await {
                 Ok(site) if *site.name == *vhost => match site.adopt(found) {
                     Ok(()) => tracing::info!("{vhost}: its container lives on"),
-                    Err(error) => tracing::error!("{vhost}: cannot take its container over: {error:#}"),
+                    Err(error) => {
+                        tracing::error!("{vhost}: cannot take its container over: {error:#}")
+                    }
                 },
                 // The definition was removed while no agent ran.
                 _ => self.clear(found.remains(&self.platform), &vhost).await,

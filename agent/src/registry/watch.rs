@@ -35,10 +35,17 @@ impl Watch {
     /// Watches the definitions, and the patterns' files and directories.
     pub(super) fn new(definitions: &Path, patterns: &Patterns) -> Result<Self> {
         let watcher = Watcher::new().map_err(|p| anyhow::anyhow!("{p}"))?;
-        let mut watch = Self { watcher, roles: Vec::new() };
+        let mut watch = Self {
+            watcher,
+            roles: Vec::new(),
+        };
         watch.add(definitions, Kind::Files, Role::Definitions);
         let files = patterns.definition_files();
-        for directory in files.iter().filter_map(|file| file.parent()).collect::<BTreeSet<_>>() {
+        for directory in files
+            .iter()
+            .filter_map(|file| file.parent())
+            .collect::<BTreeSet<_>>()
+        {
             watch.add(directory, Kind::Files, Role::PatternFiles);
         }
         for directory in patterns.listed_directories() {
@@ -57,8 +64,13 @@ impl Watch {
 
 /// Follows all directories until `stop` turns true. Called once.
 pub async fn watch(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> Result<()> {
-    let begun = registry.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Watch { mut watcher, roles } = begun.context("the definitions are being watched already")?;
+    let begun = registry
+        .watch
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let Watch { mut watcher, roles } =
+        begun.context("the definitions are being watched already")?;
     let watched = crate::sys::watch(watcher.as_fd().try_clone_to_owned()?)?;
     loop {
         tokio::select! {
@@ -77,14 +89,19 @@ pub async fn watch(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> 
                     (target, None)
                 }
             };
-            let role = roles.iter().find(|(known, _)| *known == target).map(|(_, role)| *role);
+            let role = roles
+                .iter()
+                .find(|(known, _)| *known == target)
+                .map(|(_, role)| *role);
             match (role, entry) {
                 (Some(Role::Definitions), Some(name)) => {
                     changed.insert(name);
                 }
                 (Some(Role::Definitions), None) => rescan = true,
                 (Some(Role::PatternFiles), _) => registry.reread_patterns().await,
-                (Some(Role::Sites), Some(name)) => registry.check_entry(watcher.path(target), &name).await,
+                (Some(Role::Sites), Some(name)) => {
+                    registry.check_entry(watcher.path(target), &name).await
+                }
                 (Some(Role::Sites), None) => registry.check_sites().await,
                 (None, _) => {}
             }
@@ -107,7 +124,10 @@ impl Registry {
     async fn read_definitions(self: &Arc<Self>, mut names: BTreeSet<String>, all: bool) {
         // Not while the API writes a file: what was read before would undo what it has put in force.
         let _one_at_a_time = self.changing.lock().await;
-        let (path, rules) = (self.platform.config.vhosts_dir.clone(), self.platform.rules());
+        let (path, rules) = (
+            self.platform.config.vhosts_dir.clone(),
+            self.platform.rules(),
+        );
         let read = tokio::task::spawn_blocking(move || {
             let dir = Dir::open(&path)?;
             if all {
@@ -117,7 +137,11 @@ impl Registry {
         });
         match read.await {
             Ok(Ok(readings)) => {
-                let changes = self.definitions.write().unwrap_or_else(PoisonError::into_inner).take_readings(readings);
+                let changes = self
+                    .definitions
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take_readings(readings);
                 self.apply(changes).await;
             }
             Ok(Err(problem)) => tracing::error!("{problem}"),
@@ -128,7 +152,10 @@ impl Registry {
     /// Reads the patterns' definitions again and carries changes over to their vhosts.
     async fn reread_patterns(self: &Arc<Self>) {
         let reloaded: Vec<_> = {
-            let mut patterns = self.patterns.write().unwrap_or_else(PoisonError::into_inner);
+            let mut patterns = self
+                .patterns
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             let files = patterns.definition_files();
             files.iter().map(|file| patterns.reload(file)).collect()
         };

@@ -45,15 +45,23 @@ pub struct Survey {
 
 /// Looks at the cgroups, run directory and firewall. Blocks.
 pub fn survey(platform: &Arc<Platform>) -> Result<Survey> {
-    let mut survey = Survey { alive: Vec::new(), remains: Vec::new() };
+    let mut survey = Survey {
+        alive: Vec::new(),
+        remains: Vec::new(),
+    };
     let mut known: HashSet<Vec<String>> = HashSet::new();
     let sites = platform.config.run_dir.join("sites");
-    for entry in std::fs::read_dir(&sites).with_context(|| format!("cannot read {}", sites.display()))? {
-        let Ok(vhost) = entry?.file_name().into_string() else { continue };
-        let record: Option<Record> = persist::read(&platform.record_path(&vhost)).unwrap_or_else(|error| {
-            tracing::error!("{error:#}; its container is ended");
-            None
-        });
+    for entry in
+        std::fs::read_dir(&sites).with_context(|| format!("cannot read {}", sites.display()))?
+    {
+        let Ok(vhost) = entry?.file_name().into_string() else {
+            continue;
+        };
+        let record: Option<Record> =
+            persist::read(&platform.record_path(&vhost)).unwrap_or_else(|error| {
+                tracing::error!("{error:#}; its container is ended");
+                None
+            });
         let Some(record) = record else {
             survey.remains.push((vhost, Remains::default()));
             continue;
@@ -61,10 +69,16 @@ pub fn survey(platform: &Arc<Platform>) -> Result<Survey> {
         known.insert(vec![record.owner.clone(), vhost.clone()]);
         match find(platform, &record) {
             Ok(Some(found)) => survey.alive.push((vhost, found)),
-            Ok(None) => survey.remains.push((vhost.clone(), leftover(platform, &record.owner, &vhost, Some(&record)))),
+            Ok(None) => survey.remains.push((
+                vhost.clone(),
+                leftover(platform, &record.owner, &vhost, Some(&record)),
+            )),
             Err(error) => {
                 tracing::error!("{vhost}: {error:#}; its container is ended");
-                survey.remains.push((vhost.clone(), leftover(platform, &record.owner, &vhost, Some(&record))));
+                survey.remains.push((
+                    vhost.clone(),
+                    leftover(platform, &record.owner, &vhost, Some(&record)),
+                ));
             }
         }
     }
@@ -72,7 +86,9 @@ pub fn survey(platform: &Arc<Platform>) -> Result<Survey> {
         if let [owner, vhost] = path.as_slice()
             && !known.contains(&path)
         {
-            survey.remains.push((vhost.clone(), leftover(platform, owner, vhost, None)));
+            survey
+                .remains
+                .push((vhost.clone(), leftover(platform, owner, vhost, None)));
         }
     }
     Ok(survey)
@@ -80,32 +96,64 @@ pub fn survey(platform: &Arc<Platform>) -> Result<Survey> {
 
 /// The living container of a record: its init is the same process (pid and start time) and in the cgroup.
 fn find(platform: &Arc<Platform>, record: &Record) -> Result<Option<Found>> {
-    let Some(pidfd) = open_process(record.pid, record.start_time)? else { return Ok(None) };
-    let Ok(group) = platform.tree.open_group(&[record.owner.as_str(), record.vhost.as_str()]) else { return Ok(None) };
+    let Some(pidfd) = open_process(record.pid, record.start_time)? else {
+        return Ok(None);
+    };
+    let Ok(group) = platform
+        .tree
+        .open_group(&[record.owner.as_str(), record.vhost.as_str()])
+    else {
+        return Ok(None);
+    };
     if !group.pids()?.contains(&record.pid) {
-        anyhow::bail!("process {} is not in the cgroup {} any more", record.pid, group.name());
+        anyhow::bail!(
+            "process {} is not in the cgroup {} any more",
+            record.pid,
+            group.name()
+        );
     }
     let namespace = netns::Namespace::of_pid(record.pid.unsigned_abs())?;
-    Ok(Some(Found { record: record.clone(), pidfd, group: Arc::new(group), namespace: Arc::new(namespace) }))
+    Ok(Some(Found {
+        record: record.clone(),
+        pidfd,
+        group: Arc::new(group),
+        namespace: Arc::new(namespace),
+    }))
 }
 
-fn leftover(platform: &Arc<Platform>, owner: &str, vhost: &str, record: Option<&Record>) -> Remains {
+fn leftover(
+    platform: &Arc<Platform>,
+    owner: &str,
+    vhost: &str,
+    record: Option<&Record>,
+) -> Remains {
     Remains {
         group: platform.tree.open_group(&[owner, vhost]).ok().map(Arc::new),
         address: record.and_then(|r| r.address),
         // Claimed so that nobody gets it before the processes are gone.
-        slot: record.map(|r| r.slot).filter(|slot| platform.slots.reserve(*slot)),
-        range: record.map(|r| r.range).filter(|range| platform.ranges.reserve(*range)),
+        slot: record
+            .map(|r| r.slot)
+            .filter(|slot| platform.slots.reserve(*slot)),
+        range: record
+            .map(|r| r.range)
+            .filter(|range| platform.ranges.reserve(*range)),
         ..Remains::default()
     }
 }
 
 /// After the survey: firewall entries and links that belong to no living container.
 pub fn sweep(platform: &Arc<Platform>, survey: &Survey) {
-    let addresses: HashSet<_> = survey.alive.iter().filter_map(|(_, found)| found.record.address).collect();
+    let addresses: HashSet<_> = survey
+        .alive
+        .iter()
+        .filter_map(|(_, found)| found.record.address)
+        .collect();
     match platform.host.policies() {
         Ok(policies) => {
-            for address in policies.keys().filter(|address| !addresses.contains(address)) {
+            for address in policies
+                .keys()
+                .filter(|address| !addresses.contains(address))
+            {
                 if let Err(error) = platform.host.revoke(*address) {
                     tracing::error!("cannot remove the firewall entries of {address}: {error}");
                 }
@@ -127,7 +175,10 @@ impl Site {
         }
         let frozen = found.group.is_frozen().unwrap_or(false);
         let since = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH + std::time::Duration::from_secs_f64(found.record.ready_at.max(0.0)))
+            .duration_since(
+                std::time::UNIX_EPOCH
+                    + std::time::Duration::from_secs_f64(found.record.ready_at.max(0.0)),
+            )
             .unwrap_or_default();
         let container = Arc::new(Container::new(
             &self.platform,
@@ -136,7 +187,9 @@ impl Site {
             crate::sys::watch(found.pidfd).context("cannot watch its init")?,
             found.group,
             found.namespace,
-            std::time::Instant::now().checked_sub(since).unwrap_or_else(std::time::Instant::now),
+            std::time::Instant::now()
+                .checked_sub(since)
+                .unwrap_or_else(std::time::Instant::now),
         ));
         {
             let mut inner = self.lock();
@@ -144,19 +197,28 @@ impl Site {
             inner.container = Some(container.clone());
         }
         let owner = self.owner();
-        self.platform.events.emit("state", Some((&self.name, &owner)), serde_json::json!({"to": "running", "cause": "adopted"}));
+        self.platform.events.emit(
+            "state",
+            Some((&self.name, &owner)),
+            serde_json::json!({"to": "running", "cause": "adopted"}),
+        );
         keeper::spawn(self.clone(), container);
         Ok(())
     }
 
     /// A vhost of whose last container something is left: it goes first.
     pub fn clear_leftover(self: &Arc<Self>, remains: Remains) {
-        let after = if self.lock().kept.down { After::Down } else { After::Sleep };
+        let after = if self.lock().kept.down {
+            After::Down
+        } else {
+            After::Sleep
+        };
         self.lock().machine = Machine::leftover(after);
         super::stop::note_exit_of_leftover(self, &remains);
         let site = self.clone();
         tokio::spawn(async move {
-            super::stop::remove_until_gone(&site, remains, Some(crate::machine::Event::Ended)).await;
+            super::stop::remove_until_gone(&site, remains, Some(crate::machine::Event::Ended))
+                .await;
         });
     }
 }

@@ -15,7 +15,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(300);
 /// How often a container that is too old is asked whether it is unused.
 const DRAIN_STEP: Duration = Duration::from_secs(1);
 /// After a dispatch its connection may still be on the way.
-const IN_FLIGHT: Duration = Duration::from_secs(1);
+pub(super) const IN_FLIGHT: Duration = Duration::from_secs(1);
 /// A running container is looked at this often at least: its definition and its number of requests may have changed.
 const LOOK: Duration = Duration::from_secs(10);
 /// A frozen container with `action = "ladder"` is stopped after this many idle times.
@@ -32,15 +32,26 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
             let quiet_since = site.last_request().max(busy_until);
             let patience = idle.timeout.finite();
             let idle_at = match site.state() {
-                State::Frozen if idle.action == IdleAction::Ladder => patience.map(|t| quiet_since + t * LADDER_STOP),
+                State::Frozen if idle.action == IdleAction::Ladder => {
+                    patience.map(|t| quiet_since + t * LADDER_STOP)
+                }
                 State::Frozen => None,
                 _ => patience.map(|t| quiet_since + t),
             };
             let old_at = idle.max_lifetime.finite().map(|age| born + age);
-            let worn = idle.max_requests.is_some_and(|most| site.requests_of_this_life() >= u64::from(most.get()));
-            let next = [idle_at, old_at, worn.then_some(now)].into_iter().flatten().min();
+            let worn = idle
+                .max_requests
+                .is_some_and(|most| site.requests_of_this_life() >= u64::from(most.get()));
+            let next = [idle_at, old_at, worn.then_some(now)]
+                .into_iter()
+                .flatten()
+                .min();
             if next.is_some_and(|at| at <= now) {
-                let due = if old_at.is_some_and(|at| at <= now) || worn { Due::Age } else { Due::Idle };
+                let due = if old_at.is_some_and(|at| at <= now) || worn {
+                    Due::Age
+                } else {
+                    Due::Idle
+                };
                 match act(&site, &container, due, &mut busy_until, born).await {
                     Next::Look => continue,
                     Next::LookAt(at) => {
@@ -57,7 +68,9 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
                 return;
             }
             // A dispatch that thaws it or a new definition moves the next point in time, but never before this one.
-            let next = next.filter(|at| *at > now).unwrap_or(now + patience.unwrap_or(LOOK));
+            let next = next
+                .filter(|at| *at > now)
+                .unwrap_or(now + patience.unwrap_or(LOOK));
             let next = Some(next.min(now + LOOK));
             if ended_before(&container, next).await {
                 site.feed_about(&container, Event::Exited);
@@ -81,7 +94,13 @@ enum Next {
     Over,
 }
 
-async fn act(site: &Arc<Site>, container: &Arc<Container>, due: Due, busy_until: &mut Instant, born: Instant) -> Next {
+async fn act(
+    site: &Arc<Site>,
+    container: &Arc<Container>,
+    due: Due,
+    busy_until: &mut Instant,
+    born: Instant,
+) -> Next {
     let counted = container.clone();
     let open = match tokio::task::spawn_blocking(move || counted.open_connections()).await {
         Ok(Ok(open)) => open,
@@ -101,17 +120,36 @@ async fn act(site: &Arc<Site>, container: &Arc<Container>, due: Due, busy_until:
         Due::Idle => {
             let idle = site.definition().idle;
             let freeze = idle.action != IdleAction::Stop && site.state() == State::Running;
-            let event = if freeze { Event::IdleFreeze } else { Event::IdleStop };
-            site.feed_if_quiet(container, idle.timeout.finite().unwrap_or(Duration::MAX).min(now - born), event);
+            let event = if freeze {
+                Event::IdleFreeze
+            } else {
+                Event::IdleStop
+            };
+            site.feed_if_quiet(
+                container,
+                idle.timeout
+                    .finite()
+                    .unwrap_or(Duration::MAX)
+                    .min(now - born),
+                event,
+            );
             Next::Over
         }
         Due::Age => {
             let idle = site.definition().idle;
-            let overdue = idle.max_lifetime.finite().is_some_and(|age| now >= born + age + DRAIN_LIMIT);
+            let overdue = idle
+                .max_lifetime
+                .finite()
+                .is_some_and(|age| now >= born + age + DRAIN_LIMIT);
             if (open > 0 || now - site.last_request() < IN_FLIGHT) && !overdue {
                 return Next::LookAt(now + DRAIN_STEP);
             }
-            site.feed_about(container, Event::Recycle);
+            // Asked again under the lock: a request may just have been told its address.
+            site.feed_if_quiet(
+                container,
+                if overdue { Duration::ZERO } else { IN_FLIGHT },
+                Event::Recycle,
+            );
             Next::Over
         }
     }

@@ -22,11 +22,19 @@ pub struct Changed {
 
 impl Site {
     /// Changes limits: on the running container first, read back, then on disk. `dry_run` only says what would be.
-    pub async fn set_limits(self: &Arc<Self>, patch: &LimitPatch, dry_run: bool) -> Result<Changed> {
+    pub async fn set_limits(
+        self: &Arc<Self>,
+        patch: &LimitPatch,
+        dry_run: bool,
+    ) -> Result<Changed> {
         let _one_at_a_time = self.limits.lock().await;
         let (definition, kept, container) = {
             let inner = self.lock();
-            (inner.definition.clone(), inner.kept.clone(), inner.container.clone())
+            (
+                inner.definition.clone(),
+                inner.kept.clone(),
+                inner.container.clone(),
+            )
         };
         let defined = self.platform.config.limits.merge(&definition.limits);
         let old = defined.merge(&kept.overrides);
@@ -39,7 +47,10 @@ impl Site {
             anyhow::bail!("cannot set limits of {}: {}", self.name, words.join("; "));
         }
         if dry_run {
-            return Ok(Changed { changes: Limits::diff(&old, &new), in_force: super::view::shown(&new) });
+            return Ok(Changed {
+                changes: Limits::diff(&old, &new),
+                in_force: super::view::shown(&new),
+            });
         }
         let changed = match container {
             Some(container) => {
@@ -48,23 +59,40 @@ impl Site {
                 let mut changes = Limits::diff(&before, &after);
                 // Limits that no control group shows, such as open files, change with the next start.
                 changes.extend(Limits::diff(&old, &new).into_iter().filter(|(key, ..)| {
-                    before.get(*key).is_none() && after.get(*key).is_none() && key.name() == "nofile"
+                    before.get(*key).is_none()
+                        && after.get(*key).is_none()
+                        && key.name() == "nofile"
                 }));
-                Changed { changes, in_force: super::view::shown(&after) }
+                Changed {
+                    changes,
+                    in_force: super::view::shown(&after),
+                }
             }
             None => {
                 // Refused now rather than at the next start.
                 translate(&new, None, false).or_else(|_| self.translated(&new))?;
-                Changed { changes: Limits::diff(&old, &new), in_force: super::view::shown(&new) }
+                Changed {
+                    changes: Limits::diff(&old, &new),
+                    in_force: super::view::shown(&new),
+                }
             }
         };
-        self.store(Kept { overrides, base: definition.limits.clone(), ..kept }).await?;
+        self.store(Kept {
+            overrides,
+            base: definition.limits.clone(),
+            ..kept
+        })
+        .await?;
         let shown: Vec<Value> = changed
             .changes
             .iter()
             .map(|(key, old, new)| json!({"key": key.name(), "old": old.map(|v| key.show(v)), "new": new.map(|v| key.show(v))}))
             .collect();
-        self.platform.events.emit("limits", Some((&self.name, &self.owner())), json!({"changes": shown}));
+        self.platform.events.emit(
+            "limits",
+            Some((&self.name, &self.owner())),
+            json!({"changes": shown}),
+        );
         Ok(changed)
     }
 
@@ -73,7 +101,10 @@ impl Site {
         let _one_at_a_time = self.limits.lock().await;
         let (limits, container) = {
             let inner = self.lock();
-            (inner.effective_limits(&self.platform.config.limits), inner.container.clone())
+            (
+                inner.effective_limits(&self.platform.config.limits),
+                inner.container.clone(),
+            )
         };
         if let Some(container) = container {
             self.enforce(&container, &limits).await?;
@@ -81,14 +112,20 @@ impl Site {
         Ok(())
     }
 
-    async fn enforce(self: &Arc<Self>, container: &Arc<Container>, limits: &Limits) -> Result<Limits> {
+    async fn enforce(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        limits: &Limits,
+    ) -> Result<Limits> {
         let (site, container, limits) = (self.clone(), container.clone(), limits.clone());
         let work = move || -> Result<Limits> {
             let wanted = site.translated_live(&limits)?;
             container.group.apply(&wanted)?;
             Ok(in_force(&container.group.read()?))
         };
-        tokio::task::spawn_blocking(work).await.context("the task that writes the limits failed")?
+        tokio::task::spawn_blocking(work)
+            .await
+            .context("the task that writes the limits failed")?
     }
 
     fn translated(&self, limits: &Limits) -> Result<cgroup::Limits> {
@@ -139,6 +176,8 @@ impl Site {
             inner.kept = Kept { down, ..kept };
             Ok(())
         };
-        tokio::task::spawn_blocking(write).await.context("the task that writes the state failed")?
+        tokio::task::spawn_blocking(write)
+            .await
+            .context("the task that writes the state failed")?
     }
 }

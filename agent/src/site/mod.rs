@@ -85,6 +85,8 @@ struct Inner {
     last_exit: Option<LastExit>,
     last_failure: Option<Failure>,
     last_request: Instant,
+    /// When a request was last told where to connect.
+    last_answer: Instant,
     dispatches: u64,
     /// Of these, how many came before the present container listened.
     dispatches_before: u64,
@@ -106,12 +108,16 @@ impl Site {
     /// A vhost without a container.
     pub fn new(platform: Arc<Platform>, definition: Arc<Definition>) -> Arc<Self> {
         let name: Arc<str> = (&*definition.name).into();
-        let kept: Kept = persist::read(&platform.kept_path(&name)).unwrap_or_else(|error| {
-            tracing::error!("{name}: what the operator set is lost: {error:#}");
-            None
-        }).unwrap_or_default();
+        let kept: Kept = persist::read(&platform.kept_path(&name))
+            .unwrap_or_else(|error| {
+                tracing::error!("{name}: what the operator set is lost: {error:#}");
+                None
+            })
+            .unwrap_or_default();
         let owner: Arc<str> = (&*definition.owner).into();
-        let last_exit = persist::read(&platform.last_exit_path(&name)).ok().flatten();
+        let last_exit = persist::read(&platform.last_exit_path(&name))
+            .ok()
+            .flatten();
         let inner = Inner {
             machine: Machine::new(kept.down),
             definition,
@@ -123,6 +129,7 @@ impl Site {
             last_exit,
             last_failure: None,
             last_request: Instant::now(),
+            last_answer: Instant::now(),
             dispatches: 0,
             dispatches_before: 0,
             withdrawn: false,
@@ -130,7 +137,12 @@ impl Site {
             abort: Arc::default(),
             last_range: 0,
         };
-        Arc::new(Self { name, platform, inner: Mutex::new(inner), limits: tokio::sync::Mutex::new(()) })
+        Arc::new(Self {
+            name,
+            platform,
+            inner: Mutex::new(inner),
+            limits: tokio::sync::Mutex::new(()),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -163,9 +175,17 @@ impl Site {
     }
 
     /// [`Self::feed`], unless another container than `container` is in place meanwhile.
-    pub(crate) fn feed_about(self: &Arc<Self>, container: &Arc<Container>, event: Event) -> Verdict {
+    pub(crate) fn feed_about(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        event: Event,
+    ) -> Verdict {
         let mut inner = self.lock();
-        if !inner.container.as_ref().is_some_and(|current| Arc::ptr_eq(current, container)) {
+        if !inner
+            .container
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, container))
+        {
             return Verdict::Stale;
         }
         self.step(&mut inner, event)
@@ -175,7 +195,7 @@ impl Site {
         let before = inner.machine.state();
         let step = inner.machine.step(event, self.platform.uptime());
         for action in step.actions {
-            self.perform(inner, action);
+            self.perform(inner, action, event);
         }
         let after = inner.machine.state();
         if before != after {
@@ -184,16 +204,33 @@ impl Site {
         step.verdict
     }
 
-    fn perform(self: &Arc<Self>, inner: &mut Inner, action: Action) {
+    fn perform(self: &Arc<Self>, inner: &mut Inner, action: Action, cause: Event) {
         match action {
             Action::Launch => {
                 inner.starts += 1;
                 inner.abort = Arc::default();
-                start::spawn(self.clone(), inner.definition.clone(), inner.effective_limits(&self.platform.config.limits), inner.abort.clone());
+                start::spawn(
+                    self.clone(),
+                    inner.definition.clone(),
+                    inner.effective_limits(&self.platform.config.limits),
+                    inner.abort.clone(),
+                );
             }
             Action::AbortStart => inner.abort.notify_one(),
-            Action::Terminate => stop::spawn(self.clone(), inner.container.clone(), stop::How::Gracefully),
-            Action::CleanUp => stop::spawn(self.clone(), inner.container.clone(), stop::How::AlreadyDead),
+            Action::Terminate => {
+                let replaced = matches!(cause, Event::Recycle | Event::Restart);
+                let how = if replaced {
+                    stop::How::Unused
+                } else {
+                    stop::How::Gracefully
+                };
+                stop::spawn(self.clone(), inner.container.clone(), how);
+            }
+            Action::CleanUp => stop::spawn(
+                self.clone(),
+                inner.container.clone(),
+                stop::How::AlreadyDead,
+            ),
             Action::Freeze | Action::Thaw => {
                 if let Some(container) = &inner.container
                     && let Err(error) = container.set_frozen(action == Action::Freeze)
@@ -202,8 +239,14 @@ impl Site {
                 }
             }
             Action::AnswerHeld => {
-                let Some(container) = inner.container.clone() else { return };
-                let ready = Ready { upstream: container.upstream.clone(), start: Some(container.phases.clone()) };
+                let Some(container) = inner.container.clone() else {
+                    return;
+                };
+                let ready = Ready {
+                    upstream: container.upstream.clone(),
+                    start: Some(container.phases.clone()),
+                };
+                inner.answered();
                 for waiting in inner.held.drain(..) {
                     // Err: the asker has hung up.
                     let _ = waiting.send(Ok(ready.clone()));
@@ -221,14 +264,21 @@ impl Site {
     fn announce(&self, inner: &mut Inner, before: State, cause: Event) {
         let after = inner.machine.state();
         let cause = format!("{cause:?}").to_lowercase();
-        tracing::debug!("{}: {} -> {} ({cause})", self.name, before.word(), after.word());
+        tracing::debug!(
+            "{}: {} -> {} ({cause})",
+            self.name,
+            before.word(),
+            after.word()
+        );
         let mut more = json!({"from": before.word(), "to": after.word(), "cause": cause});
         if let State::Failed { .. } = after
             && let Some(failure) = &inner.last_failure
         {
             more["detail"] = json!(&*failure.because);
         }
-        self.platform.events.emit("state", Some((&self.name, &inner.owner)), more);
+        self.platform
+            .events
+            .emit("state", Some((&self.name, &inner.owner)), more);
         for waiting in inner.changed.drain(..) {
             let _ = waiting.send(());
         }
@@ -263,17 +313,26 @@ impl Site {
 }
 
 impl Inner {
+    /// A request has been told where to connect: from now on it may be on its way there.
+    fn answered(&mut self) {
+        self.last_answer = Instant::now();
+        self.last_request = self.last_answer;
+    }
+
     fn refused(&self, refusal: Refusal) -> Refused {
         let failure = self.last_failure.as_ref();
         Refused {
             refusal,
             because: failure.map(|f| f.because.clone()),
-            timed_out: failure.is_some_and(|f| f.timed_out) && matches!(refusal, Refusal::StartFailed(_)),
+            timed_out: failure.is_some_and(|f| f.timed_out)
+                && matches!(refusal, Refusal::StartFailed(_)),
         }
     }
 
     /// The host's defaults, above them the definition's, above them what the operator has set.
     fn effective_limits(&self, defaults: &Limits) -> Limits {
-        defaults.merge(&self.definition.limits).merge(&self.kept.overrides)
+        defaults
+            .merge(&self.definition.limits)
+            .merge(&self.kept.overrides)
     }
 }

@@ -14,19 +14,42 @@ use crate::persist::{self, Durable};
 
 /// Starts the task. It feeds exactly one of `Ready`, `StartFailed`, `Ended` (after an abort) or `Unkillable` (and
 /// then `Ended` once the container can be ended after all).
-pub(super) fn spawn(site: Arc<Site>, definition: Arc<Definition>, limits: Limits, abort: Arc<Notify>) {
+pub(super) fn spawn(
+    site: Arc<Site>,
+    definition: Arc<Definition>,
+    limits: Limits,
+    abort: Arc<Notify>,
+) {
     tokio::spawn(async move {
         let mut remains = Remains::default();
-        let limit = definition.start.timeout.finite().unwrap_or(site.platform.longest_start());
+        let limit = definition
+            .start
+            .timeout
+            .finite()
+            .unwrap_or(site.platform.longest_start());
         let deadline = Instant::now() + limit;
-        let attempt = attempt(&site, &definition, &limits, &mut remains);
-        let outcome = tokio::select! {
-            () = abort.notified() => Outcome::Aborted,
-            () = tokio::time::sleep_until(deadline) => Outcome::TimedOut,
-            result = attempt => match result {
-                Ok(container) => Outcome::Ready(container),
-                Err(error) => Outcome::Failed(error),
-            },
+        let outcome = loop {
+            let attempt = attempt(&site, &definition, &limits, &mut remains);
+            let outcome = tokio::select! {
+                () = abort.notified() => Outcome::Aborted,
+                () = tokio::time::sleep_until(deadline) => Outcome::TimedOut,
+                result = attempt => match result {
+                    Ok(container) => Outcome::Ready(container),
+                    Err(error) => Outcome::Failed(error),
+                },
+            };
+            // Once a file system, as it is remembered.
+            let Outcome::Failed(MakeError::NoIdMaps(error)) = outcome else {
+                break outcome;
+            };
+            tracing::info!(
+                "{}: its documents' file system cannot map ids, it does without: {error:#}",
+                site.name
+            );
+            if !super::stop::remove_until_gone(&site, std::mem::take(&mut remains), None).await {
+                site.feed(Event::Ended);
+                return;
+            }
         };
         match outcome {
             Outcome::Ready(container) => {
@@ -41,17 +64,26 @@ pub(super) fn spawn(site: Arc<Site>, definition: Arc<Definition>, limits: Limits
             }
             Outcome::Aborted => clear(site, remains, Event::Ended).await,
             Outcome::TimedOut => {
-                let what = format!("it did not listen on {} within {:.1} s", definition.listen, limit.as_secs_f64());
+                let what = format!(
+                    "it did not listen on {} within {:.1} s",
+                    definition.listen,
+                    limit.as_secs_f64()
+                );
                 fail(site, remains, what, true).await;
             }
             Outcome::Failed(MakeError::Hangs { message, released }) => {
-                site.lock().last_failure = Some(Failure { because: message.into(), timed_out: true });
+                site.lock().last_failure = Some(Failure {
+                    because: message.into(),
+                    timed_out: true,
+                });
                 site.feed(Event::Unkillable);
                 // Either way the thread that waited for the storage is gone.
                 let _ = released.await;
                 clear(site, remains, Event::Ended).await;
             }
-            Outcome::Failed(MakeError::Other(error)) => fail(site, remains, format!("{error:#}"), false).await,
+            Outcome::Failed(MakeError::Other(error) | MakeError::NoIdMaps(error)) => {
+                fail(site, remains, format!("{error:#}"), false).await
+            }
         }
     });
 }
@@ -70,7 +102,17 @@ async fn attempt(
     remains: &mut Remains,
 ) -> Result<Arc<Container>, MakeError> {
     let began = std::time::Instant::now();
-    let container = Arc::new(container::make(&site.platform, &site.name, definition, limits, site.last_range(), remains).await?);
+    let container = Arc::new(
+        container::make(
+            &site.platform,
+            &site.name,
+            definition,
+            limits,
+            site.last_range(),
+            remains,
+        )
+        .await?,
+    );
     let made = began.elapsed();
     let readiness = site.platform.readiness.wait(container.probe());
     tokio::select! {
@@ -85,7 +127,11 @@ async fn attempt(
     // The probe that said yes may still be held by the readiness thread for a moment; the record is written once.
     let container = container.ready(millis(total - made), millis(total));
     // On disk before anybody is told: the next agent finds what this one has promised.
-    persist::write(&platform.record_path(&site.name), &container.record, Durable::Process)?;
+    persist::write(
+        &platform.record_path(&site.name),
+        &container.record,
+        Durable::Process,
+    )?;
     // From here on the container owns all that the attempt has made.
     *remains = Remains::default();
     Ok(container)
@@ -97,9 +143,16 @@ fn millis(time: Duration) -> f64 {
 
 async fn fail(site: Arc<Site>, remains: Remains, what: String, timed_out: bool) {
     let output = last_output(&site).await;
-    let because = if output.is_empty() { what } else { format!("{what}; its last output: {output}") };
+    let because = if output.is_empty() {
+        what
+    } else {
+        format!("{what}; its last output: {output}")
+    };
     tracing::info!("{}: start failed: {because}", site.name);
-    site.lock().last_failure = Some(Failure { because: because.into(), timed_out });
+    site.lock().last_failure = Some(Failure {
+        because: because.into(),
+        timed_out,
+    });
     clear(site, remains, Event::StartFailed).await;
 }
 

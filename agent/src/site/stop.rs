@@ -11,6 +11,11 @@ use crate::persist::{self, Durable};
 /// How often a stuck container is tried again; not a timer of sleeping vhosts, only of stuck ones.
 const STUCK_RETRY: Duration = Duration::from_secs(10);
 
+/// How long a container that is to be replaced may go on with the requests that it has.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is asked whether it still has any.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+
 /// A stop has an end even where the definition sets none.
 const LONGEST_STOP: Duration = Duration::from_secs(300);
 
@@ -19,6 +24,8 @@ const LONGEST_STOP: Duration = Duration::from_secs(300);
 pub(super) enum How {
     /// The stop signal first, and time to act on it.
     Gracefully,
+    /// As that, but once nobody uses it any more (or has used it for too long): it is replaced, not ended.
+    Unused,
     /// Its init is gone.
     AlreadyDead,
 }
@@ -30,15 +37,23 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
             site.feed(Event::Ended);
             return;
         };
-        if how == How::Gracefully {
+        if how == How::Unused {
+            // Elapsed: a connection that stays open for longer is cut.
+            let _ = tokio::time::timeout(DRAIN_LIMIT, unused(&site, &container)).await;
+        }
+        if how != How::AlreadyDead {
             let stop = site.definition().stop;
             if let Err(error) = container.signal(stop.signal.number()) {
                 tracing::warn!("{error:#}");
             }
             // Elapsed: it has had its time and is killed with its cgroup.
-            let _ = tokio::time::timeout(stop.timeout.finite().unwrap_or(LONGEST_STOP), container.ended()).await;
+            let _ = tokio::time::timeout(
+                stop.timeout.finite().unwrap_or(LONGEST_STOP),
+                container.ended(),
+            )
+            .await;
         }
-        note_exit(&site, &container, how == How::Gracefully);
+        note_exit(&site, &container, how != How::AlreadyDead);
         let remains = container.remains();
         site.lock().container = None;
         drop(container);
@@ -46,42 +61,99 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
     });
 }
 
+/// Waits until those who have been told its address have connected and gone. New requests wait for the next container.
+async fn unused(site: &Arc<Site>, container: &Arc<Container>) {
+    loop {
+        let on_the_way = super::keeper::IN_FLIGHT.saturating_sub(site.last_answer().elapsed());
+        let counted = container.clone();
+        let open = tokio::task::spawn_blocking(move || counted.open_connections().unwrap_or(0));
+        tokio::select! {
+            () = container.ended() => return,
+            open = open => match open {
+                Ok(0) | Err(_) if on_the_way.is_zero() => return,
+                _ => {}
+            },
+        }
+        tokio::time::sleep(on_the_way.max(DRAIN_STEP).min(DRAIN_STEP * 5)).await;
+    }
+}
+
 /// Records how it ended: what init wrote, and what the counters of its cgroup say, before they are gone.
 fn note_exit(site: &Arc<Site>, container: &Container, stopped: bool) {
-    let record = std::fs::read_to_string(site.platform.exit_path(&site.name)).ok().and_then(|text| text.trim().parse().ok());
-    let ooms = container.group.usage().map_or(0, |usage| usage.oom_kills.unwrap_or(0));
+    let record = std::fs::read_to_string(site.platform.exit_path(&site.name))
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let ooms = container
+        .group
+        .usage()
+        .map_or(0, |usage| usage.oom_kills.unwrap_or(0));
     let mut inner = site.lock();
-    let limit = inner.effective_limits(&site.platform.config.limits).memory().map(|m| m.to_string());
+    let limit = inner
+        .effective_limits(&site.platform.config.limits)
+        .memory()
+        .map(|m| m.to_string());
     let exit = LastExit::new(record, stopped, ooms, limit);
-    if let Err(error) = persist::write(&site.platform.last_exit_path(&site.name), &exit, Durable::Process) {
+    if let Err(error) = persist::write(
+        &site.platform.last_exit_path(&site.name),
+        &exit,
+        Durable::Process,
+    ) {
         tracing::error!("{}: {error:#}", site.name);
     }
     if !stopped {
-        let event = if exit.cause.starts_with("out of memory") { "oom" } else { "exit" };
+        let event = if exit.cause.starts_with("out of memory") {
+            "oom"
+        } else {
+            "exit"
+        };
         let more = serde_json::json!({"cause": exit.cause, "code": exit.code, "signal": exit.signal, "oom_kills": ooms});
-        site.platform.events.emit(event, Some((&site.name, &inner.owner)), more);
-        inner.last_failure = Some(super::Failure { because: exit.cause.as_str().into(), timed_out: false });
+        site.platform
+            .events
+            .emit(event, Some((&site.name, &inner.owner)), more);
+        inner.last_failure = Some(super::Failure {
+            because: exit.cause.as_str().into(),
+            timed_out: false,
+        });
     }
     inner.last_exit = Some(exit);
 }
 
 /// What a container wrote that ended while no agent ran.
 pub(super) fn note_exit_of_leftover(site: &Arc<Site>, remains: &Remains) {
-    let Ok(text) = std::fs::read_to_string(site.platform.exit_path(&site.name)) else { return };
-    let Ok(record) = text.trim().parse() else { return };
-    let ooms = remains.group.as_ref().and_then(|group| group.usage().ok()?.oom_kills).unwrap_or(0);
+    let Ok(text) = std::fs::read_to_string(site.platform.exit_path(&site.name)) else {
+        return;
+    };
+    let Ok(record) = text.trim().parse() else {
+        return;
+    };
+    let ooms = remains
+        .group
+        .as_ref()
+        .and_then(|group| group.usage().ok()?.oom_kills)
+        .unwrap_or(0);
     let mut inner = site.lock();
-    let limit = inner.effective_limits(&site.platform.config.limits).memory().map(|m| m.to_string());
+    let limit = inner
+        .effective_limits(&site.platform.config.limits)
+        .memory()
+        .map(|m| m.to_string());
     let exit = LastExit::new(Some(record), false, ooms, limit);
-    if let Err(error) = persist::write(&site.platform.last_exit_path(&site.name), &exit, Durable::Process) {
+    if let Err(error) = persist::write(
+        &site.platform.last_exit_path(&site.name),
+        &exit,
+        Durable::Process,
+    ) {
         tracing::error!("{}: {error:#}", site.name);
     }
     inner.last_exit = Some(exit);
 }
 
 /// Removes `remains`, telling `done` in the end. While that is impossible the site is stuck, and it is tried
-/// again every now and then, without any limit: a stuck process keeps its cgroup and its slot.
-pub(super) async fn remove_until_gone(site: &Arc<Site>, mut remains: Remains, done: Option<Event>) {
+/// again every now and then, without any limit: a stuck process keeps its cgroup and its slot. Whether it went at once.
+pub(super) async fn remove_until_gone(
+    site: &Arc<Site>,
+    mut remains: Remains,
+    done: Option<Event>,
+) -> bool {
     let mut told_stuck = false;
     loop {
         let owner = site.clone();
@@ -95,8 +167,11 @@ pub(super) async fn remove_until_gone(site: &Arc<Site>, mut remains: Remains, do
                 result
             }
             Err(error) => {
-                tracing::error!("{}: the task that removes its container failed: {error}", site.name);
-                return;
+                tracing::error!(
+                    "{}: the task that removes its container failed: {error}",
+                    site.name
+                );
+                return false;
             }
         };
         match result {
@@ -104,7 +179,10 @@ pub(super) async fn remove_until_gone(site: &Arc<Site>, mut remains: Remains, do
             Err(error) if !told_stuck => {
                 told_stuck = true;
                 tracing::error!("{error}");
-                site.lock().last_failure = Some(super::Failure { because: error.to_string().into(), timed_out: true });
+                site.lock().last_failure = Some(super::Failure {
+                    because: error.to_string().into(),
+                    timed_out: true,
+                });
                 site.feed(Event::Unkillable);
             }
             Err(_) => {}
@@ -115,4 +193,5 @@ pub(super) async fn remove_until_gone(site: &Arc<Site>, mut remains: Remains, do
         // A start that got stuck has been told as such; what it waits for now is the end.
         site.feed(if told_stuck { Event::Ended } else { done });
     }
+    !told_stuck
 }

@@ -12,7 +12,10 @@ use crate::machine::{Event, State, Verdict};
 
 enum Now {
     Answer(Result<Ready, Refused>),
-    Wait(oneshot::Receiver<Result<Ready, Refused>>, OwnedSemaphorePermit),
+    Wait(
+        oneshot::Receiver<Result<Ready, Refused>>,
+        OwnedSemaphorePermit,
+    ),
     /// Running, but nothing accepts connections at the moment.
     Deaf(Arc<crate::container::Container>),
 }
@@ -20,12 +23,22 @@ enum Now {
 impl Site {
     /// Makes the vhost ready and says where; waits for a start under way.
     pub async fn dispatch(self: &Arc<Self>) -> Result<Ready, Refused> {
-        match self.dispatch_now() {
-            Now::Answer(answer) => answer,
-            Now::Wait(told, _place) => {
-                told.await.unwrap_or_else(|_| Err(self.lock().refused(crate::machine::Refusal::Stopped)))
+        loop {
+            match self.dispatch_now() {
+                Now::Answer(answer) => return answer,
+                Now::Wait(told, _place) => {
+                    return told.await.unwrap_or_else(|_| {
+                        Err(self.lock().refused(crate::machine::Refusal::Stopped))
+                    });
+                }
+                Now::Deaf(container) => tokio::select! {
+                    answer = self.wait_for_listener(&container) => return answer,
+                    // Not only deaf but dead: the request is held for the next container, or told why there is none.
+                    () = container.ended() => {
+                        self.feed_about(&container, Event::Exited);
+                    }
+                },
             }
-            Now::Deaf(container) => self.wait_for_listener(&container).await,
         }
     }
 
@@ -41,7 +54,11 @@ impl Site {
                 if !container.listens() {
                     return Now::Deaf(container);
                 }
-                Now::Answer(Ok(Ready { upstream: container.upstream.clone(), start: None }))
+                inner.answered();
+                Now::Answer(Ok(Ready {
+                    upstream: container.upstream.clone(),
+                    start: None,
+                }))
             }
             Verdict::Hold => {
                 let Some(place) = self.platform.waiting_place() else {
@@ -59,21 +76,42 @@ impl Site {
 
     /// The container is there but its server does not listen: it restarts itself, or it hangs. It gets the time
     /// of a start; after that it is recycled.
-    async fn wait_for_listener(self: &Arc<Self>, container: &Arc<crate::container::Container>) -> Result<Ready, Refused> {
-        let limit = self.definition().start.timeout.finite().unwrap_or(self.platform.longest_start());
+    async fn wait_for_listener(
+        self: &Arc<Self>,
+        container: &Arc<crate::container::Container>,
+    ) -> Result<Ready, Refused> {
+        let limit = self
+            .definition()
+            .start
+            .timeout
+            .finite()
+            .unwrap_or(self.platform.longest_start());
         let listens = self.platform.readiness.wait(container.probe());
         match tokio::time::timeout(limit, listens).await {
-            Ok(Ok(())) => Ok(Ready { upstream: container.upstream.clone(), start: None }),
+            Ok(Ok(())) => {
+                self.lock().answered();
+                Ok(Ready {
+                    upstream: container.upstream.clone(),
+                    start: None,
+                })
+            }
             Ok(Err(_)) | Err(_) => {
                 let mut inner = self.lock();
                 inner.last_failure = Some(super::Failure {
-                    because: format!("its server has not listened for {:.1} s", limit.as_secs_f64()).into(),
+                    because: format!(
+                        "its server has not listened for {:.1} s",
+                        limit.as_secs_f64()
+                    )
+                    .into(),
                     timed_out: true,
                 });
                 drop(inner);
                 self.feed_about(container, Event::Recycle);
                 let inner = self.lock();
-                Err(Refused { timed_out: true, ..inner.refused(crate::machine::Refusal::NotRunning) })
+                Err(Refused {
+                    timed_out: true,
+                    ..inner.refused(crate::machine::Refusal::NotRunning)
+                })
             }
         }
     }
@@ -88,12 +126,13 @@ impl Site {
             return Ok(Err(self.lock().refused(refusal)));
         }
         let state = self.settled().await;
-        let failed_to_start = matches!(event, Event::Start | Event::Restart) && matches!(state, State::Failed { .. });
+        let failed_to_start =
+            matches!(event, Event::Start | Event::Restart) && matches!(state, State::Failed { .. });
         if failed_to_start || (matches!(state, State::Stuck(_)) && event != Event::Up) {
             let refusal = match state {
-                State::Failed { until } => {
-                    crate::machine::Refusal::StartFailed(until.saturating_sub(self.platform.uptime()))
-                }
+                State::Failed { until } => crate::machine::Refusal::StartFailed(
+                    until.saturating_sub(self.platform.uptime()),
+                ),
                 _ => crate::machine::Refusal::Stuck,
             };
             return Ok(Err(self.lock().refused(refusal)));
@@ -113,7 +152,9 @@ impl Site {
             site.lock().kept.down = down;
             Ok(())
         };
-        tokio::task::spawn_blocking(write).await.context("the task that writes the state failed")?
+        tokio::task::spawn_blocking(write)
+            .await
+            .context("the task that writes the state failed")?
     }
 
     /// Another definition is in force. Changed limits are applied to the running container, everything else takes
@@ -126,7 +167,11 @@ impl Site {
             inner.definition = definition;
             recycle
         };
-        self.platform.events.emit("definition", Some((&self.name, &self.owner())), serde_json::json!({"change": "changed"}));
+        self.platform.events.emit(
+            "definition",
+            Some((&self.name, &self.owner())),
+            serde_json::json!({"change": "changed"}),
+        );
         self.forget_obsolete_overrides().await;
         if recycle {
             self.feed(Event::Recycle);
@@ -137,7 +182,11 @@ impl Site {
 
     /// The definition is gone: ends the container and refuses everything from now on.
     pub fn begin_withdrawal(self: &Arc<Self>) {
-        self.platform.events.emit("definition", Some((&self.name, &self.owner())), serde_json::json!({"change": "removed"}));
+        self.platform.events.emit(
+            "definition",
+            Some((&self.name, &self.owner())),
+            serde_json::json!({"change": "removed"}),
+        );
         self.lock().withdrawn = true;
         self.feed(Event::Withdraw);
     }

@@ -17,6 +17,11 @@ impl Site {
         Instant::from_std(self.lock().last_request)
     }
 
+    /// When a request was last told where to connect.
+    pub(super) fn last_answer(&self) -> std::time::Instant {
+        self.lock().last_answer
+    }
+
     /// Requests since the present container listens.
     pub(crate) fn requests_of_this_life(&self) -> u64 {
         let inner = self.lock();
@@ -37,14 +42,25 @@ impl Site {
     /// Whether `container` is in place and not being ended.
     pub(crate) fn owns(&self, container: &Arc<Container>) -> bool {
         let inner = self.lock();
-        let current = inner.container.as_ref().is_some_and(|current| Arc::ptr_eq(current, container));
+        let current = inner
+            .container
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, container));
         current && matches!(inner.machine.state(), State::Running | State::Frozen)
     }
 
     /// Feeds `event` unless a request has come in the last `quiet`; decided under the same lock that requests take.
-    pub(crate) fn feed_if_quiet(self: &Arc<Self>, container: &Arc<Container>, quiet: std::time::Duration, event: Event) -> Verdict {
+    pub(crate) fn feed_if_quiet(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        quiet: std::time::Duration,
+        event: Event,
+    ) -> Verdict {
         let mut inner = self.lock();
-        let current = inner.container.as_ref().is_some_and(|current| Arc::ptr_eq(current, container));
+        let current = inner
+            .container
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, container));
         if !current || inner.last_request.elapsed() < quiet {
             return Verdict::Stale;
         }
@@ -55,7 +71,9 @@ impl Site {
     pub async fn view(self: &Arc<Self>) -> Value {
         let site = self.clone();
         // Reads a dozen files of cgroups.
-        tokio::task::spawn_blocking(move || site.view_now(true)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || site.view_now(true))
+            .await
+            .unwrap_or_default()
     }
 
     /// [`Self::view`] on this thread; without `full` only what a list shows.
@@ -64,7 +82,11 @@ impl Site {
             let inner = self.lock();
             let state = inner.machine.state();
             let container = inner.container.clone();
-            let wanted = if state.wanted_down() || inner.kept.down { "down" } else { "up" };
+            let wanted = if state.wanted_down() || inner.kept.down {
+                "down"
+            } else {
+                "up"
+            };
             let mut view = json!({
                 "vhost": &*self.name,
                 "owner": &*inner.owner,
@@ -91,12 +113,15 @@ impl Site {
             }
             (container, view)
         };
-        let Some(container) = container else { return view };
+        let Some(container) = container else {
+            return view;
+        };
         if full {
             view["init_pid"] = json!(container.record.pid);
             view["uid"] = json!(shim::protocol::Ids::from(container.record.ids).host_uid());
             view["cgroup"] = json!(container.group.name());
-            view["last_start"] = json!({"start_ms": container.phases.total, "phases": &*container.phases});
+            view["last_start"] =
+                json!({"start_ms": container.phases.total, "phases": &*container.phases});
             view["ready_at"] = json!(container.record.ready_at);
             match container.group.read() {
                 Ok(limits) => view["limits"] = shown(&in_force(&limits)),

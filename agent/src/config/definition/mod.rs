@@ -201,8 +201,15 @@ impl Definition {
     pub fn same_but_limits(&self, other: &Self) -> bool {
         let limits = Limits::default();
         let live = |key: &LimitKey| *key != LimitKey::Nofile;
-        Definition { limits: limits.clone(), ..self.clone() } == Definition { limits, ..other.clone() }
-            && !Limits::diff(&self.limits, &other.limits).iter().any(|(key, ..)| !live(key))
+        Definition {
+            limits: limits.clone(),
+            ..self.clone()
+        } == Definition {
+            limits,
+            ..other.clone()
+        } && !Limits::diff(&self.limits, &other.limits)
+            .iter()
+            .any(|(key, ..)| !live(key))
     }
 
     /// All names under which the vhost answers: its own, then the aliases.

@@ -29,7 +29,13 @@ pub fn load_dir(path: &Path, rules: &Rules) -> Result<Definitions, Problem> {
 
 /// Reads these files, on all cores if they are many.
 pub fn read_files(dir: &Dir, names: &[String], rules: &Rules) -> Readings {
-    Readings(names.iter().cloned().zip(read_all(dir, names, rules)).collect())
+    Readings(
+        names
+            .iter()
+            .cloned()
+            .zip(read_all(dir, names, rules))
+            .collect(),
+    )
 }
 
 /// Reads files on all cores; one reading for each name, in their order.
