@@ -61,7 +61,7 @@ fn every_limit_is_in_force_and_changes_while_populated() {
             ..IoLimit::of(device)
         }];
     } else {
-        eprintln!("skipped in part: no block device");
+        println!("without I/O limits: no block device");
     }
     if tree.v2() {
         first.memory_high = Setting::To(48 * MIB);
@@ -150,7 +150,7 @@ fn memory_and_swap_go_up_and_down_in_the_right_order() {
     };
     if let Err(error) = group.apply(&both(64, 16)) {
         assert!(matches!(error, Error::Unsupported { .. }), "{error}");
-        eprintln!("skipped: no swap accounting: {error}");
+        println!("SKIPPED: no swap accounting: {error}");
         return;
     }
     for (memory, swap) in [(256, 0), (32, 8), (32, 500), (600, 1), (20, 0)] {

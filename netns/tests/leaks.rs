@@ -47,7 +47,7 @@ fn a_thousand_namespaces_leave_nothing_behind() {
         eventually("the first is gone", || namespaces() == 0);
         let (files, threads) = (open_files(), threads());
         let (rules, routes) = (run("nft list ruleset"), run("ip route"));
-        for round in 0..1000 {
+        for round in 0..1000 / common::time_scale() {
             one_round(&host, 2 + round % 60_000);
         }
         eventually("all links are gone", || host.links().unwrap().is_empty());

@@ -89,7 +89,7 @@ fn installed(program: &str) -> bool {
 #[test]
 fn apache_with_php() {
     if !installed("/usr/sbin/apache2") {
-        println!("skipped: no apache2");
+        println!("SKIPPED: no apache2");
         return;
     }
     let site = Site::new(&["apache2", "-D", "FOREGROUND", "-f", "/site/httpd.conf"]);
@@ -120,7 +120,7 @@ fn apache_with_php() {
 #[test]
 fn nginx() {
     if !installed("/usr/sbin/nginx") {
-        println!("skipped: no nginx");
+        println!("SKIPPED: no nginx");
         return;
     }
     let site = Site::new(&[

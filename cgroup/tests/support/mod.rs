@@ -7,7 +7,8 @@ use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+/// Long enough for a slow virtual machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A tree below `fctest-<pid>-<name>`; when dropped, everything in it is killed and removed.
 pub(crate) struct TestTree {
@@ -19,7 +20,7 @@ impl TestTree {
     /// `None`, with the reason printed, where the test cannot run.
     pub(crate) fn new(name: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root");
+            println!("SKIPPED: needs root");
             return None;
         }
         let hierarchy = Hierarchy::detect().unwrap();

@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 /// Long enough for a local connection, short enough to wait for a dropped one.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(400);
 
+/// How much slower this machine is than a real one: 1, or what the virtual machine says.
+pub(crate) fn time_scale() -> u32 {
+    let text = std::env::var("FASTCONTAINER_TIME_SCALE");
+    text.map_or(1, |text| text.parse().unwrap())
+}
+
 /// Runs `test` on a thread inside a new network namespace, which ends with it.
 pub(crate) fn as_host(test: impl FnOnce() + Send + 'static) {
     let host = Namespace::create().unwrap();

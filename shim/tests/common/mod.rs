@@ -21,8 +21,14 @@ use shim::protocol::*;
 pub use container::*;
 pub use site::*;
 
-/// Longest wait for anything in a test.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for anything in a test: enough for a slow virtual machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How much slower this machine is than a real one: 1, or what the virtual machine says.
+pub fn time_scale() -> u32 {
+    let text = std::env::var("FASTCONTAINER_TIME_SCALE");
+    text.map_or(1, |text| text.parse().unwrap())
+}
 
 /// The program under test: FASTCONTAINER_SHIM, or built once for the static target.
 pub fn program() -> &'static Path {
