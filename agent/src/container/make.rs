@@ -14,7 +14,9 @@ use super::activated::{PORT, activate};
 use super::documents::{self, Documents, DocumentsError};
 use super::files::Files;
 use super::templates::Template;
-use super::{Container, Phases, Record, Remains, limits, request, start_time, upstream};
+use super::{
+    Container, Phases, Record, Remains, fingerprint, limits, request, start_time, upstream,
+};
 use crate::config::definition::{Listen, Mode, User};
 use crate::config::{Definition, Limits};
 use crate::packet;
@@ -219,6 +221,7 @@ pub async fn make(
         ready_at: 0.0,
         phases: phases.clone(),
         listen: definition.listen.to_string(),
+        definition: fingerprint(definition),
     };
     let pidfd = crate::sys::watch(started.pidfd).context("cannot watch its init")?;
     let (Some(group), Some(namespace)) = (remains.group.clone(), remains.namespace.clone()) else {

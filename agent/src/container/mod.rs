@@ -26,7 +26,7 @@ use crate::platform::Platform;
 
 pub use limits::{in_force, translate};
 pub use make::{MakeError, make, status_socket, wait_for_exec};
-pub use record::{LastExit, Record, start_time};
+pub use record::{LastExit, Record, fingerprint, start_time};
 pub use remove::{Remains, Unkillable};
 pub use request::{environment, rlimits};
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shim::protocol::{ExitRecord, ExitStatus, Ids};
 
 use super::Phases;
+use crate::config::{Definition, Limits};
 
 /// `sites/VHOST/container.json`, written before the requester is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,9 @@ pub struct Record {
     pub phases: Phases,
     /// Text of the definition's `listen`.
     pub listen: String,
+    /// [`fingerprint`] of the definition that it was made from.
+    #[serde(default)]
+    pub definition: u64,
 }
 
 /// [`Ids`] in JSON.
@@ -132,6 +136,17 @@ impl LastExit {
             at: crate::time::rfc3339(at),
         }
     }
+}
+
+/// Tells definitions apart that need containers of their own: all of it but limits, which change live. FNV-1a over
+/// the definition's JSON, the same in every build of the agent.
+pub fn fingerprint(definition: &Definition) -> u64 {
+    let mut bare = definition.clone();
+    bare.limits = Limits::default();
+    let text = serde_json::to_vec(&bare).unwrap_or_default();
+    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// When a process began, clock ticks since boot; None if there is no such process.

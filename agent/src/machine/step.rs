@@ -147,9 +147,10 @@ impl Machine {
                 self.to(State::Stopping(After::Gone), [RefuseHeld(Refusal::Unknown)])
             }
             Event::Freeze | Event::Thaw => refuse(Refusal::NotRunning),
-            Event::Ended => self.ended(after, now),
+            // A start that was to be broken off may have failed by itself just then.
+            Event::Ended | Event::StartFailed => self.ended(after, now),
             Event::Unkillable => self.to(State::Stuck(after), [RefuseHeld(Refusal::Stuck)]),
-            Event::Ready | Event::StartFailed | Event::Exited => stale(),
+            Event::Ready | Event::Exited => stale(),
             Event::IdleStop | Event::IdleFreeze | Event::Recycle => stale(),
         }
     }
@@ -211,7 +212,7 @@ impl Machine {
                 _ => go(),
             },
             Event::Withdraw => self.to(State::Stuck(After::Gone), []),
-            Event::Ended => self.ended(
+            Event::Ended | Event::StartFailed => self.ended(
                 if after == After::Start {
                     After::Sleep
                 } else {
@@ -220,7 +221,7 @@ impl Machine {
                 now,
             ),
             Event::Unkillable => go(),
-            Event::Ready | Event::StartFailed | Event::Exited => stale(),
+            Event::Ready | Event::Exited => stale(),
             Event::IdleStop | Event::IdleFreeze | Event::Recycle => stale(),
         }
     }

@@ -62,7 +62,13 @@ fn any_event() -> impl Strategy<Value = Event> {
 /// the machine must call it stale.
 fn possible(state: State, event: Event) -> bool {
     match event {
-        Event::Ready | Event::StartFailed => state == State::Starting,
+        Event::Ready => state == State::Starting,
+        Event::StartFailed => {
+            matches!(
+                state,
+                State::Starting | State::Stopping(_) | State::Stuck(_)
+            )
+        }
         Event::Exited => matches!(state, State::Running | State::Frozen),
         Event::Ended => matches!(state, State::Stopping(_) | State::Stuck(_)),
         Event::Unkillable => matches!(

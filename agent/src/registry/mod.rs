@@ -8,12 +8,12 @@ mod list;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use tokio::sync::watch as watch_channel;
 
 use crate::api::problem::Problem;
 use crate::config::host;
@@ -43,7 +43,7 @@ pub struct Registry {
     watch: Mutex<Option<Watch>>,
     /// One change of definition files by the API at a time.
     changing: tokio::sync::Mutex<()>,
-    draining: AtomicBool,
+    draining: watch_channel::Sender<bool>,
 }
 
 impl Registry {
@@ -63,7 +63,7 @@ impl Registry {
             sites: RwLock::default(),
             watch: Mutex::new(Some(watch)),
             changing: tokio::sync::Mutex::default(),
-            draining: AtomicBool::new(false),
+            draining: watch_channel::Sender::new(false),
             platform,
         });
         let surveyed = registry.platform.clone();
@@ -89,12 +89,19 @@ impl Registry {
 
     /// Whether no new requests are taken.
     pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        *self.draining.borrow()
     }
 
     /// From now on no new requests are taken.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
+    }
+
+    /// Waits until no new requests are taken.
+    pub async fn drained(&self) {
+        let mut draining = self.draining.subscribe();
+        // Err cannot be: the sender lives in the registry.
+        let _ = draining.wait_for(|draining| *draining).await;
     }
 
     /// The vhost that answers under a name or alias.

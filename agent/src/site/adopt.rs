@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::{Site, keeper};
-use crate::container::{Container, Record, Remains, open_process};
-use crate::machine::{After, Machine};
+use crate::container::{Container, Record, Remains, fingerprint, open_process};
+use crate::machine::{After, Event, Machine};
 use crate::persist;
 use crate::platform::Platform;
 use netns::Slots as _;
@@ -202,7 +202,22 @@ impl Site {
             Some((&self.name, &owner)),
             serde_json::json!({"to": "running", "cause": "adopted"}),
         );
+        let changed = container.record.definition != fingerprint(&self.definition());
+        let down = self.lock().kept.down;
         keeper::spawn(self.clone(), container);
+        // What the last agent was told, or what has changed while there was none.
+        if down {
+            self.feed(Event::Down);
+        } else if changed {
+            self.feed(Event::Recycle);
+        } else {
+            let site = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = site.enforce_limits().await {
+                    tracing::error!("{}: {error:#}", site.name);
+                }
+            });
+        }
         Ok(())
     }
 
@@ -217,8 +232,7 @@ impl Site {
         super::stop::note_exit_of_leftover(self, &remains);
         let site = self.clone();
         tokio::spawn(async move {
-            super::stop::remove_until_gone(&site, remains, Some(crate::machine::Event::Ended))
-                .await;
+            super::stop::remove_until_gone(&site, remains, Some(Event::Ended)).await;
         });
     }
 }

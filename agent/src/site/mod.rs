@@ -204,6 +204,19 @@ impl Site {
         step.verdict
     }
 
+    /// A start has succeeded; false if nobody wants its container any more.
+    fn take_ready(self: &Arc<Self>, container: &Arc<Container>) -> bool {
+        let mut inner = self.lock();
+        inner.last_range = container.record.range;
+        inner.dispatches_before = inner.dispatches;
+        inner.container = Some(container.clone());
+        let wanted = self.step(&mut inner, Event::Ready) != Verdict::Stale;
+        if !wanted {
+            inner.container = None;
+        }
+        wanted
+    }
+
     fn perform(self: &Arc<Self>, inner: &mut Inner, action: Action, cause: Event) {
         match action {
             Action::Launch => {

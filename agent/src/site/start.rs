@@ -53,14 +53,12 @@ pub(super) fn spawn(
         };
         match outcome {
             Outcome::Ready(container) => {
-                {
-                    let mut inner = site.lock();
-                    inner.last_range = container.record.range;
-                    inner.container = Some(container.clone());
-                    inner.dispatches_before = inner.dispatches;
+                if site.take_ready(&container) {
+                    keeper::spawn(site, container);
+                } else {
+                    // It was to be broken off in the moment in which it succeeded.
+                    clear(site, container.remains(), Event::Ended).await;
                 }
-                site.feed(Event::Ready);
-                keeper::spawn(site, container);
             }
             Outcome::Aborted => clear(site, remains, Event::Ended).await,
             Outcome::TimedOut => {
