@@ -105,7 +105,7 @@ fn delegation(system: &System) -> Check {
         .args([
             "show",
             "--property=LoadState,Delegate",
-            "fastcontainerd.service",
+            "fastcontainer-sites.service",
         ])
         .output();
     judge_unit(
@@ -121,7 +121,7 @@ fn judge_unit(properties: &str) -> Check {
     if !is("LoadState=loaded") {
         return Check::warn(
             name,
-            "fastcontainerd.service is not installed",
+            "fastcontainer-sites.service is not installed",
             "install the package, or packaging's unit file",
         );
     }
