@@ -239,3 +239,66 @@ fn the_tables_of_a_process_are_read_by_its_number() {
     assert!(netns::unix_listening_proc(pid, name.as_bytes()).unwrap());
     assert_eq!(netns::unix_open_proc(pid, name.as_bytes()).unwrap(), 0);
 }
+
+/// The kernel puts an accepted Unix socket into its client's namespace: a web server on the host is seen on the host.
+#[test]
+fn accepted_unix_sockets_are_counted_where_their_clients_are() {
+    let directory = std::env::temp_dir().join(format!("netns-test-vfs {}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let server_side = Namespace::create().unwrap();
+    let client_side = Namespace::create().unwrap();
+    let serve = |file: &str| -> (OwnedFd, &'static [u8]) {
+        let path = directory
+            .join(file)
+            .into_os_string()
+            .into_encoded_bytes()
+            .leak();
+        let server = unix(&server_side, path, SocketType::STREAM);
+        rustix::net::listen(&server, 8).unwrap();
+        (server, path)
+    };
+    let ((server, path), (other, other_path)) = (serve("app.sock"), serve("other.sock"));
+    let connect = |path: &'static [u8]| {
+        let connect = move || {
+            let client =
+                rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+            rustix::net::connect(&client, &unix_address(path)).unwrap();
+            Ok(client)
+        };
+        client_side.run(connect).unwrap()
+    };
+    let (client, other_client) = (connect(path), connect(other_path));
+    let accepted = (
+        rustix::net::accept(&server).unwrap(),
+        rustix::net::accept(&other).unwrap(),
+    );
+    let file = std::fs::metadata(directory.join("app.sock")).unwrap();
+    for method in BOTH {
+        assert_eq!(
+            server_side.diag().unix_open(method, path).unwrap(),
+            0,
+            "{method:?}"
+        );
+        assert_eq!(
+            client_side
+                .diag()
+                .unix_accepted(method, &file, path)
+                .unwrap(),
+            1,
+            "{method:?}"
+        );
+    }
+    drop((client, accepted));
+    for method in BOTH {
+        assert_eq!(
+            client_side
+                .diag()
+                .unix_accepted(method, &file, path)
+                .unwrap(),
+            0,
+            "{method:?}"
+        );
+    }
+    drop(other_client);
+    std::fs::remove_dir_all(&directory).unwrap();
+}

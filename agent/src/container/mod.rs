@@ -197,7 +197,7 @@ impl Container {
         let diag = self.namespace.diag();
         let count = match &self.listener {
             Listener::Tcp(port) => diag.tcp_open(self.method, *port),
-            Listener::Unix(path) => diag.unix_open(self.method, path.as_bytes()),
+            Listener::Unix(path) => self.unix_open(path.as_bytes()),
             Listener::Activated => match self.record.activated_port {
                 Some(port) => diag.tcp_open(self.method, port),
                 // That socket was made in the host's namespace.
@@ -212,6 +212,23 @@ impl Container {
             },
         };
         count.with_context(|| format!("cannot count the connections of {}", self.vhost))
+    }
+
+    /// The web server in front is in the host's namespace, and so are its accepted connections; others wait in the
+    /// queue of the listener or come from inside.
+    fn unix_open(&self, name: &[u8]) -> netns::Result<usize> {
+        let inside = self.namespace.diag().unix_open(self.method, name)?;
+        let path = self
+            .record
+            .upstream
+            .strip_prefix("unix:")
+            .unwrap_or_default();
+        let accepted = match std::fs::symlink_metadata(path) {
+            Ok(file) => self.home.diag().unix_accepted(self.method, &file, name)?,
+            // Not published yet: nobody has been told of it.
+            Err(_) => 0,
+        };
+        Ok(inside + accepted)
     }
 
     /// Sends a signal to its init, which forwards it to the command.

@@ -8,6 +8,7 @@ use crate::netlink::Netlink;
 use crate::{Error, Result, worker};
 use rustix::fd::OwnedFd;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where the answer comes from.
@@ -75,6 +76,9 @@ impl Diag {
     }
 
     /// The number of connections to the Unix socket `name`, accepted or in the accept queue.
+    ///
+    /// The kernel puts an accepted socket into the network namespace of the *client*, so clients elsewhere are only
+    /// seen here while they wait in the accept queue; see [`Diag::unix_accepted`] for the rest.
     pub fn unix_open(&self, method: Method, name: &[u8]) -> Result<usize> {
         match method {
             Method::SockDiag => self.socket(|socket| unix::open(socket, name)),
@@ -82,6 +86,17 @@ impl Diag {
                 let name = name.to_vec();
                 self.proc_net(move |file| unix_open_in(file, &name))
             }
+        }
+    }
+
+    /// The number of accepted connections that clients in this namespace have to the Unix socket with this file,
+    /// wherever it listens.
+    ///
+    /// /proc/net cannot tell it from others of the same name, `name`, and counts those as well.
+    pub fn unix_accepted(&self, method: Method, file: &std::fs::Metadata, name: &[u8]) -> Result<usize> {
+        match method {
+            Method::SockDiag => self.socket(|socket| unix::accepted(socket, file.dev(), file.ino())),
+            Method::ProcNet => self.unix_open(method, name),
         }
     }
 

@@ -10,15 +10,17 @@ const AF_UNIX: u8 = 1;
 const ESTABLISHED: u8 = 1;
 const LISTEN: u8 = 10;
 const UDIAG_SHOW_NAME: u32 = 1;
+const UDIAG_SHOW_VFS: u32 = 2;
 const UDIAG_SHOW_RQLEN: u32 = 0x10;
 const UNIX_DIAG_NAME: u16 = 0;
+const UNIX_DIAG_VFS: u16 = 1;
 const UNIX_DIAG_RQLEN: u16 = 4;
 const UNIX_DIAG_MSG: usize = 16;
 
 pub(super) fn listening(socket: &mut Netlink, name: &[u8]) -> Result<bool> {
     let mut listening = false;
-    dump(socket, 1 << LISTEN, UDIAG_SHOW_NAME, name, |_, _| {
-        listening = true
+    dump(socket, 1 << LISTEN, UDIAG_SHOW_NAME, name, |payload| {
+        listening |= named(payload, name);
     })?;
     Ok(listening)
 }
@@ -33,20 +35,47 @@ pub(super) fn open(socket: &mut Netlink, name: &[u8]) -> Result<usize> {
         states,
         UDIAG_SHOW_NAME | UDIAG_SHOW_RQLEN,
         name,
-        |state, waiting| {
-            open += if state == LISTEN { waiting as usize } else { 1 };
+        |payload| {
+            if named(payload, name) {
+                let listens = payload.get(2) == Some(&LISTEN);
+                open += if listens {
+                    queue_length(payload) as usize
+                } else {
+                    1
+                };
+            }
         },
     )?;
     Ok(open)
 }
 
-/// Hands state and receive queue length of each socket that is called `name` to `found`.
+/// Accepted connections to the socket with this device and inode, which its name may not tell from others.
+pub(super) fn accepted(socket: &mut Netlink, device: u64, inode: u64) -> Result<usize> {
+    // The kernel shows the low half of the inode, and the device as it keeps it itself.
+    let device = rustix::fs::major(device) << 20 | rustix::fs::minor(device);
+    let inode = inode as u32;
+    let mut accepted = 0;
+    dump(
+        socket,
+        1 << ESTABLISHED,
+        UDIAG_SHOW_VFS,
+        b"by inode",
+        |payload| {
+            let file =
+                attribute(payload, UNIX_DIAG_VFS).map(|value| (u32_at(value, 0), u32_at(value, 4)));
+            accepted += usize::from(file == Some((Some(inode), Some(device))));
+        },
+    )?;
+    Ok(accepted)
+}
+
+/// Hands each socket in one of these states to `found`; `name` is for errors.
 fn dump(
     socket: &mut Netlink,
     states: u32,
     show: u32,
     name: &[u8],
-    mut found: impl FnMut(u8, u32),
+    mut found: impl FnMut(&[u8]),
 ) -> Result<()> {
     // struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie.
     let mut body = [0; 24];
@@ -56,10 +85,7 @@ fn dump(
     let mut batch = Batch::default();
     batch.message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, &body);
     let done = socket.exchange(&mut batch, false, |message| {
-        if named(message.payload, name) {
-            let state = message.payload.get(2).copied().unwrap_or(0);
-            found(state, queue_length(message.payload));
-        }
+        found(message.payload);
     })?;
     done.map_err(|refused| {
         let object = String::from_utf8_lossy(name).into_owned();
