@@ -41,16 +41,34 @@ pub(crate) fn watch(signals: &OwnedFd, command: Pid, mut logs: Option<&mut Logs>
         }
         let mut child = false;
         while let Some(signal) = sys::next_signal(signals.as_fd()) {
-            if signal == libc::SIGCHLD {
-                child = true;
-            } else {
-                // It may have ended this very moment.
-                let _ended = sys::kill(command.as_raw_nonzero().get(), signal);
+            match signal {
+                libc::SIGCHLD => child = true,
+                _ if logs.is_some() => pass_on(command, signal),
+                _ => pass_on_to_group(command, signal),
             }
         }
         if child && let Some(status) = reap(command) {
             return status;
         }
+    }
+}
+
+fn pass_on(command: Pid, signal: i32) {
+    // It may have ended this very moment.
+    let _ended = sys::kill(command.as_raw_nonzero().get(), signal);
+}
+
+/// For a command that was added to a running container (the one without logs): what it started in the background
+/// gets the signal as well, and PWR, which nobody else sends, means that the whole group is to be killed.
+fn pass_on_to_group(command: Pid, signal: i32) {
+    let signal = if signal == libc::SIGPWR {
+        libc::SIGKILL
+    } else {
+        signal
+    };
+    if sys::kill(-command.as_raw_nonzero().get(), signal).is_err() {
+        // It has not made its group yet.
+        pass_on(command, signal);
     }
 }
 

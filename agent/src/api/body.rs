@@ -10,6 +10,9 @@ use super::server::Server;
 
 /// Reads a body.
 pub(super) async fn read(server: &Server, body: Incoming) -> Result<Bytes, Problem> {
+    if hyper::body::Body::is_end_stream(&body) {
+        return Ok(Bytes::new());
+    }
     let most = server.max_body;
     let declared = hyper::body::Body::size_hint(&body).lower();
     if declared > most as u64 {
@@ -28,17 +31,9 @@ pub(super) async fn read(server: &Server, body: Incoming) -> Result<Bytes, Probl
     }
 }
 
-/// Reads a body as JSON; an empty one is an empty object.
-pub(super) async fn json<T: DeserializeOwned>(
-    server: &Server,
-    body: Incoming,
-) -> Result<T, Problem> {
-    let bytes = read(server, body).await?;
-    let bytes = if bytes.is_empty() {
-        Bytes::from_static(b"{}")
-    } else {
-        bytes
-    };
-    serde_json::from_slice(&bytes)
+/// A body as JSON; an empty one is an empty object.
+pub(super) fn json<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(bytes)
         .map_err(|e| Problem::bad_request(format!("the body is not what is expected here: {e}")))
 }

@@ -1,6 +1,8 @@
 //! `POST /v1/dispatch` (JSON) and `GET /v1/dispatch` (header X-Vhost, as nginx `auth_request` sends it).
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use std::time::Duration;
+
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request};
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,7 @@ struct Told<'a> {
     phases: Option<&'a Phases>,
 }
 
-pub(super) async fn dispatch(server: &Server, peer: &Peer, request: Request<Incoming>) -> Answer {
+pub(super) async fn dispatch(server: &Server, peer: &Peer, request: Request<Bytes>) -> Answer {
     let name = match *request.method() {
         Method::GET | Method::HEAD => {
             let value = request.headers().get(&X_VHOST).ok_or_else(|| {
@@ -46,17 +48,22 @@ pub(super) async fn dispatch(server: &Server, peer: &Peer, request: Request<Inco
                 .map_err(|_| Problem::bad_request("X-Vhost is not a host name"))?;
             text.to_owned()
         }
-        Method::POST => {
-            body::json::<Asked>(server, request.into_body())
-                .await?
-                .vhost
-        }
+        Method::POST => body::json::<Asked>(request.body())?.vhost,
         ref other => {
             return Err(Problem::method(format!(
                 "{other} is not possible here; use POST or GET"
             )));
         }
     };
+    if server.registry.draining() {
+        let detail = "this agent is ending; its successor takes requests in a moment";
+        return Err(Problem::unavailable(
+            "draining",
+            "Draining",
+            detail,
+            Duration::from_secs(1),
+        ));
+    }
     let site = server.registry.find(&name).await?;
     if !peer.role.dispatches(&site.owner()) {
         return Err(Problem::forbidden(format!("{} is not yours", site.name)).about(&site.name));

@@ -2,28 +2,36 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustix::pty::OpenptFlags;
+use rustix::process::Signal;
 use serde::Deserialize;
 use shim::protocol::{Exec, ExitRecord, ExitStatus, FdRole};
+use tokio::io::AsyncWriteExt;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::answer::Answer;
 use super::body;
+use super::exec_streams::{Streams, read_output, write_input};
 use super::problem::Problem;
 use super::rights::Peer;
 use super::server::Server;
-use crate::cli::frames::{Decoder, Frame, PROTOCOL};
+use crate::cli::frames::{Frame, PROTOCOL};
 use crate::container::{Container, environment, rlimits};
 use crate::site::Site;
+use crate::spawner::SpawnError;
+
+/// How long a command may take to act on a hangup.
+const HANG_UP_TIME: Duration = Duration::from_secs(1);
+/// Makes the command's parent kill the command's whole process group.
+const KILL_GROUP: Signal = Signal::POWER;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +51,7 @@ pub(super) async fn exec(
     server: &Server,
     peer: &Peer,
     name: &str,
-    mut request: Request<Incoming>,
+    mut request: Request<Bytes>,
 ) -> Answer {
     let site = server.registry.find(name).await?;
     if !peer.role.owns(&site.owner()) {
@@ -59,7 +67,7 @@ pub(super) async fn exec(
         )));
     }
     let upgrade = hyper::upgrade::on(&mut request);
-    let asked: Asked = body::json(server, request.into_body()).await?;
+    let asked: Asked = body::json(request.body())?;
     if asked.command.is_empty()
         || asked
             .command
@@ -79,13 +87,7 @@ pub(super) async fn exec(
     };
     let session = Session::start(&site, &container, &asked)
         .await
-        .map_err(|e| {
-            Problem::internal(format!(
-                "cannot run {:?} in {name}: {e:#}",
-                asked.command[0]
-            ))
-            .about(name)
-        })?;
+        .map_err(|e| not_run(&e, name, &asked.command[0]))?;
     tokio::spawn(async move {
         match upgrade.await {
             Ok(connection) => session.relay(TokioIo::new(connection)).await,
@@ -103,14 +105,24 @@ pub(super) async fn exec(
     Ok(response)
 }
 
+/// A command that does not exist is the asker's mistake, everything else is not.
+fn not_run(error: &anyhow::Error, name: &str, command: &str) -> Problem {
+    let what = format!("cannot run {command:?} in {name}: {error:#}");
+    let problem = match error.downcast_ref() {
+        Some(SpawnError::Refused(failure)) if failure.step == "execute" => {
+            Problem::bad_request(what)
+        }
+        _ => Problem::internal(what),
+    };
+    problem.about(name)
+}
+
 /// A command that runs, and our ends of its streams.
 struct Session {
     process: AsyncFd<OwnedFd>,
     /// Init-side parent writes how the command ended.
     exit: OwnedFd,
-    stdin: Option<tokio::fs::File>,
-    outputs: Vec<(tokio::fs::File, fn(Vec<u8>) -> Frame)>,
-    terminal: Option<OwnedFd>,
+    streams: Streams,
     container: Arc<Container>,
 }
 
@@ -118,7 +130,7 @@ impl Session {
     async fn start(site: &Arc<Site>, container: &Arc<Container>, asked: &Asked) -> Result<Self> {
         let platform = &site.platform;
         let definition = site.definition();
-        let streams = Streams::new(asked)?;
+        let (streams, given) = Streams::new(asked.terminal, asked.rows, asked.cols)?;
         let (status, theirs) = crate::container::status_socket()?;
         let (exit, exit_theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let join = container.group.join_files()?;
@@ -131,7 +143,7 @@ impl Session {
             FdRole::Stdout,
             FdRole::Stderr,
         ];
-        let [stdin, stdout, stderr] = &streams.theirs;
+        let [stdin, stdout, stderr] = &given;
         let mut fds = vec![
             theirs.as_fd(),
             exit_theirs.as_fd(),
@@ -168,7 +180,7 @@ impl Session {
                 "/"
             }
             .to_owned(),
-            rlimits: rlimits(&definition),
+            rlimits: rlimits(&site.limits()),
             terminal: asked.terminal,
             fds: roles,
         };
@@ -176,107 +188,84 @@ impl Session {
             .spawner
             .request(id, &shim::protocol::Request::Exec(Box::new(request)), &fds)
             .await?;
-        drop((theirs, exit_theirs, streams.theirs));
+        drop((theirs, exit_theirs, given));
         crate::container::wait_for_exec(&status).await?;
         Ok(Self {
             process: crate::sys::watch(started.pidfd)?,
             exit,
-            stdin: streams.stdin,
-            outputs: streams.outputs,
-            terminal: streams.terminal,
+            streams,
             container: container.clone(),
         })
     }
 
     /// Carries frames between the connection and the command until that ends.
-    async fn relay(mut self, connection: TokioIo<hyper::upgrade::Upgraded>) {
-        let (mut reader, mut writer) = tokio::io::split(connection);
-        let (sender, mut frames) = mpsc::channel::<Frame>(16);
+    async fn relay(self, connection: TokioIo<hyper::upgrade::Upgraded>) {
+        let (reader, mut writer) = tokio::io::split(connection);
+        let (sender, mut frames) = mpsc::channel::<Frame>(4);
         let mut outputs = tokio::task::JoinSet::new();
-        for (mut file, wrap) in self.outputs.drain(..) {
-            let sender = sender.clone();
-            outputs.spawn(async move {
-                let mut buffer = vec![0; 16 * 1024];
-                // A terminal's end is an error (EIO), a pipe's is 0 bytes.
-                while let Ok(count @ 1..) = file.read(&mut buffer).await {
-                    if sender.send(wrap(buffer[..count].to_vec())).await.is_err() {
-                        return;
-                    }
-                }
-            });
+        for (stream, wrap) in self.streams.outputs {
+            outputs.spawn(read_output(stream, wrap, sender.clone()));
         }
         drop(sender);
-        let (mut stdin, terminal) = (self.stdin.take(), self.terminal.take());
-        let input = tokio::spawn(async move {
-            let mut decoder = Decoder::default();
-            let mut buffer = vec![0; 16 * 1024];
-            while let Ok(count @ 1..) = reader.read(&mut buffer).await {
-                decoder.push(&buffer[..count]);
-                loop {
-                    match decoder.next_frame() {
-                        Ok(Some(Frame::Stdin(data))) => {
-                            if let Some(file) = &mut stdin
-                                && (file.write_all(&data).await.is_err()
-                                    || file.flush().await.is_err())
-                            {
-                                stdin = None;
-                            }
-                        }
-                        Ok(Some(Frame::StdinClosed)) => stdin = None,
-                        Ok(Some(Frame::Window { rows, cols })) => {
-                            if let Some(terminal) = &terminal {
-                                set_window(terminal, rows, cols);
-                            }
-                        }
-                        Ok(Some(_)) => {}
-                        Ok(None) => break,
-                        Err(error) => {
-                            tracing::debug!("exec: {error}");
-                            return;
-                        }
-                    }
-                }
-            }
-        });
+        let mut input = tokio::spawn(write_input(
+            reader,
+            self.streams.stdin,
+            self.streams.terminal,
+        ));
         let mut bytes = Vec::new();
-        let mut gone = false;
-        // Output ends when the last process that holds the streams has closed them.
-        loop {
+        // Output ends when the last process that holds the streams has closed them; the command may go on.
+        let vanished = loop {
             tokio::select! {
                 frame = frames.recv() => match frame {
                     Some(frame) => {
                         bytes.clear();
                         frame.encode(&mut bytes);
                         if writer.write_all(&bytes).await.is_err() {
-                            gone = true;
-                            break;
+                            break true;
                         }
                     }
-                    None => break,
+                    None => tokio::select! {
+                        () = ended(&self.process) => break false,
+                        _ = &mut input => break true,
+                    },
                 },
-                () = self.container.ended() => break,
+                () = self.container.ended() => break false,
+                _ = &mut input => break true,
             }
+        };
+        if vanished {
+            hang_up(&self.process).await;
         }
-        if gone || input.is_finished() {
-            // Nobody listens any more: the command is told so, as by a terminal that hangs up.
-            let _ = rustix::process::pidfd_send_signal(
-                self.process.get_ref(),
-                rustix::process::Signal::HUP,
-            );
-        }
-        let _ = self
-            .process
-            .readable()
-            .await
-            .map(|mut guard| guard.retain_ready());
-        let code = exit_code(&self.exit);
+        ended(&self.process).await;
         bytes.clear();
-        Frame::Exit(code).encode(&mut bytes);
+        Frame::Exit(exit_code(&self.exit)).encode(&mut bytes);
         // Err: the peer has gone.
         let _ = writer.write_all(&bytes).await;
         let _ = writer.shutdown().await;
         input.abort();
         outputs.abort_all();
+    }
+}
+
+async fn ended(process: &AsyncFd<OwnedFd>) {
+    // An error can only mean that the runtime is shutting down.
+    let _ = process
+        .readable()
+        .await
+        .map(|mut guard| guard.retain_ready());
+}
+
+/// Nobody listens any more: the command's group is told so, as by a terminal that hangs up, and then ended.
+async fn hang_up(process: &AsyncFd<OwnedFd>) {
+    for signal in [Signal::HUP, KILL_GROUP] {
+        // Err: it has ended.
+        let _ = rustix::process::pidfd_send_signal(process.get_ref(), signal);
+        if tokio::time::timeout(HANG_UP_TIME, ended(process))
+            .await
+            .is_ok()
+        {
+            return;
+        }
     }
 }
 
@@ -293,63 +282,5 @@ fn exit_code(pipe: &OwnedFd) -> i32 {
         Some(ExitStatus::Code(code)) => code,
         Some(ExitStatus::Signal(signal)) => 128 + signal,
         None => 128 + libc::SIGKILL,
-    }
-}
-
-/// Both ends of the command's streams.
-struct Streams {
-    theirs: [OwnedFd; 3],
-    stdin: Option<tokio::fs::File>,
-    outputs: Vec<(tokio::fs::File, fn(Vec<u8>) -> Frame)>,
-    terminal: Option<OwnedFd>,
-}
-
-impl Streams {
-    fn new(asked: &Asked) -> Result<Self> {
-        let file = |fd: OwnedFd| tokio::fs::File::from_std(std::fs::File::from(fd));
-        if !asked.terminal {
-            let pipe = || {
-                rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-                    .context("cannot make a pipe")
-            };
-            let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) =
-                (pipe()?, pipe()?, pipe()?);
-            return Ok(Self {
-                theirs: [in_read, out_write, err_write],
-                stdin: Some(file(in_write)),
-                outputs: vec![
-                    (file(out_read), Frame::Stdout),
-                    (file(err_read), Frame::Stderr),
-                ],
-                terminal: None,
-            });
-        }
-        let ours =
-            rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-                .context("cannot make a terminal")?;
-        rustix::pty::unlockpt(&ours).context("cannot unlock the terminal")?;
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)
-            .context("cannot open the terminal's other end")?;
-        set_window(&ours, asked.rows, asked.cols);
-        Ok(Self {
-            stdin: Some(file(ours.try_clone()?)),
-            outputs: vec![(file(ours.try_clone()?), Frame::Stdout)],
-            theirs: [theirs.try_clone()?, theirs.try_clone()?, theirs],
-            terminal: Some(ours),
-        })
-    }
-}
-
-fn set_window(terminal: &OwnedFd, rows: u16, cols: u16) {
-    if rows > 0 && cols > 0 {
-        let size = rustix::termios::Winsize {
-            ws_row: rows,
-            ws_col: cols,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // A terminal that takes no size goes on without one.
-        let _ = rustix::termios::tcsetwinsize(terminal, size);
     }
 }

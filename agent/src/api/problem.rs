@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use crate::machine::Refusal;
 
+/// Bytes of a problem's `detail`.
+const LONGEST_DETAIL: usize = 1500;
+
 /// An error answer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
@@ -36,11 +39,17 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
+        let mut detail = detail.into();
+        if detail.len() > LONGEST_DETAIL {
+            // Most of it is what somebody sent: a name or a key of any length.
+            detail.truncate(detail.floor_char_boundary(LONGEST_DETAIL));
+            detail.push('…');
+        }
         Self {
             kind,
             title,
             status,
-            detail: detail.into(),
+            detail,
             vhost: None,
             retry_after: None,
         }
@@ -111,7 +120,9 @@ impl Problem {
 
     /// Names the vhost.
     pub fn about(mut self, vhost: &str) -> Self {
-        self.vhost = Some(vhost.chars().take(255).collect());
+        // As it was sent: a terminal must not obey it.
+        let shown = vhost.chars().filter(|c| !c.is_control());
+        self.vhost = Some(shown.take(255).collect());
         self
     }
 

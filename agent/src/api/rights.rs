@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 
 use crate::config::AgentConfig;
 
+/// The uid that the kernel shows for ids that are not mapped.
+const NOBODY: u32 = 65_534;
+
 /// What a peer may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
@@ -80,8 +83,9 @@ impl Rights {
             .map(|(_, name)| name.clone())
             .collect();
         // A user of the same name as an owner is that owner, where nothing else is configured for the owner. Ids
-        // below 1000 are the system's own users, who own no sites.
+        // below 1000 are the system's own users, who own no sites, and `nobody` is whoever has no id here.
         if uid >= 1000
+            && uid != NOBODY
             && let Ok(Some(user)) = nix::unistd::User::from_uid(uid.into())
             && !self.owners.iter().any(|(_, name)| *name == user.name)
         {

@@ -1,5 +1,6 @@
 //! From a request line to a typed call.
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 
@@ -7,7 +8,7 @@ use super::answer::{self, Answer, Body};
 use super::problem::Problem;
 use super::rights::{Peer, Role};
 use super::server::Server;
-use super::{dispatch, exec, host, stream, vhosts};
+use super::{body, dispatch, exec, host, stream, vhosts};
 use crate::machine::Event;
 
 /// Answers one request; never fails.
@@ -16,19 +17,25 @@ pub(super) async fn handle(
     peer: &Peer,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    match route(server, peer, request).await {
+    let (parts, incoming) = request.into_parts();
+    // Read before anything is decided: a client that still writes when the answer comes and the connection goes
+    // would see a broken pipe and never the answer.
+    let body = body::read(server, incoming).await;
+    let answer = match body {
+        _ if peer.role == Role::Nobody => Err(Problem::forbidden(format!(
+            "uid {} may not use this agent",
+            peer.uid
+        ))),
+        Ok(bytes) => route(server, peer, Request::from_parts(parts, bytes)).await,
+        Err(problem) => Err(problem),
+    };
+    match answer {
         Ok(response) => response,
         Err(problem) => answer::problem(&problem),
     }
 }
 
-async fn route(server: &Server, peer: &Peer, request: Request<Incoming>) -> Answer {
-    if peer.role == Role::Nobody {
-        return Err(Problem::forbidden(format!(
-            "uid {} may not use this agent",
-            peer.uid
-        )));
-    }
+async fn route(server: &Server, peer: &Peer, request: Request<Bytes>) -> Answer {
     let path = request.uri().path().to_owned();
     // The hot path first.
     if path == "/v1/dispatch" {
@@ -74,7 +81,7 @@ async fn route(server: &Server, peer: &Peer, request: Request<Incoming>) -> Answ
                         peer,
                         &name,
                         query.is_true("dry_run"),
-                        request.into_body(),
+                        request.body(),
                     )
                     .await
                 }
@@ -92,7 +99,7 @@ async fn route(server: &Server, peer: &Peer, request: Request<Incoming>) -> Answ
                 peer,
                 &name,
                 query.is_true("dry_run"),
-                request.into_body(),
+                request.body(),
             )
             .await
         }
@@ -106,7 +113,7 @@ async fn route(server: &Server, peer: &Peer, request: Request<Incoming>) -> Answ
         }
         ["v1", "vhosts", name, "signal"] => {
             allow(&request, &[Method::POST])?;
-            vhosts::signal(server, peer, &decode(name)?, request.into_body()).await
+            vhosts::signal(server, peer, &decode(name)?, request.body()).await
         }
         ["v1", "vhosts", name, verb] => {
             let event = match *verb {
@@ -136,7 +143,7 @@ fn unexpected() -> Problem {
     Problem::internal("the method is allowed and yet was not handled")
 }
 
-fn allow(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Problem> {
+fn allow(request: &Request<Bytes>, methods: &[Method]) -> Result<(), Problem> {
     if methods.contains(request.method()) {
         return Ok(());
     }

@@ -125,7 +125,6 @@ impl Server {
             .max_buf_size(self.max_head)
             .max_headers(64)
             .half_close(true)
-            .pipeline_flush(true)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         tokio::pin!(connection);

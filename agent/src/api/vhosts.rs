@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::body::Incoming;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -49,11 +49,10 @@ pub(super) async fn put(
     peer: &Peer,
     name: &str,
     dry_run: bool,
-    content: Incoming,
+    content: &Bytes,
 ) -> Answer {
     operator(peer)?;
-    let bytes = body::read(server, content).await?;
-    let mut definition = Definition::from_json(&bytes)
+    let mut definition = Definition::from_json(content)
         .map_err(|p| Problem::bad_request(p.to_string()).about(name))?;
     if definition.name.is_empty() {
         definition.name = name.into();
@@ -107,9 +106,9 @@ struct SignalBody {
     signal: String,
 }
 
-pub(super) async fn signal(server: &Server, peer: &Peer, name: &str, content: Incoming) -> Answer {
+pub(super) async fn signal(server: &Server, peer: &Peer, name: &str, content: &Bytes) -> Answer {
     let site = find(server, peer, name).await?;
-    let asked: SignalBody = body::json(server, content).await?;
+    let asked: SignalBody = body::json(content)?;
     let signal: Signal = asked.signal.parse().map_err(Problem::bad_request)?;
     let Some(container) = site.container() else {
         return Err(Problem::conflict(format!(
@@ -131,12 +130,12 @@ pub(super) async fn set_limits(
     peer: &Peer,
     name: &str,
     dry_run: bool,
-    content: Incoming,
+    content: &Bytes,
 ) -> Answer {
     // Within a budget an owner could; until owners have budgets only operators hand out shares.
     let site = find(server, peer, name).await?;
     operator(peer)?;
-    let asked: Value = body::json(server, content).await?;
+    let asked: Value = body::json(content)?;
     let words = flatten(&asked)?;
     let patch = LimitPatch::parse(words).map_err(|e| Problem::bad_request(e).about(name))?;
     if patch.0.is_empty() {
