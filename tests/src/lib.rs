@@ -12,9 +12,11 @@
 //! file. The programs come from `FASTCONTAINER_BIN` (a directory) or from where cargo has put them.
 
 mod host;
+pub mod client;
 pub mod http;
 mod leak;
 mod programs;
+pub mod sites;
 
 pub use host::{Host, OWNER, STATIC, outside_address, run, send_signal};
 pub use http::Answer;

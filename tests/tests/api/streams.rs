@@ -1,0 +1,180 @@
+//! Answers that go on: events and logs.
+
+use harness::client::as_user;
+
+use super::*;
+
+/// The lines of a stream; chunk sizes are taken out.
+struct Lines {
+    client: Client,
+    text: String,
+}
+
+impl Lines {
+    fn open(socket: &Path, path: &str) -> Self {
+        let mut client = Client::connect(socket).unwrap();
+        client.send("GET", path, "", b"").unwrap();
+        let head = client.head().unwrap();
+        assert_eq!(harness::client::status(&head), 200, "{head}");
+        Self {
+            client,
+            text: String::new(),
+        }
+    }
+
+    /// The next line for which `wanted` holds.
+    fn find(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        loop {
+            while let Some((line, rest)) = self.text.split_once('\n') {
+                let (line, rest) = (line.trim_end().to_owned(), rest.to_owned());
+                self.text = rest;
+                if wanted(&line) {
+                    return line;
+                }
+            }
+            self.text += &String::from_utf8_lossy(&self.client.take().unwrap());
+        }
+    }
+}
+
+#[test]
+fn events_come_as_they_happen() {
+    let host = Host::new("[owner.bolt]\nuid = 71002\n");
+    host.site("a.example.com", harness::STATIC);
+    let mut all = Lines::open(&host.socket(), "/v1/events?follow=true");
+    let mut one = Lines::open(&host.socket(), "/v1/events?follow=true&vhost=b.example.com");
+    let socket = host.socket();
+    let mut bolt = as_user(71_002, 71_002, &[], || {
+        Lines::open(&socket, "/v1/events?follow=true")
+    });
+    let documents = host.documents("b.example.com").display().to_string();
+    host.define(
+        "b.example.com",
+        &format!(
+            "owner = \"bolt\"\ndocuments = {documents:?}\n{}",
+            harness::STATIC
+        ),
+    );
+    host.dispatch("a.example.com").upstream();
+    host.request(
+        "PATCH",
+        "/v1/vhosts/a.example.com/limits",
+        br#"{"pids": 60}"#,
+    );
+    host.dispatch("b.example.com").upstream();
+    let is = |line: &str, vhost: &str, event: &str, text: &str| {
+        serde_json::from_str::<Value>(line)
+            .is_ok_and(|v| v["vhost"] == vhost && v["event"] == event)
+            && line.contains(text)
+    };
+    let line = all.find(|line| is(line, "a.example.com", "state", "running"));
+    let event: Value = serde_json::from_str(&line).unwrap();
+    assert!(
+        event["time"].as_str().unwrap().ends_with('Z') && event["owner"] == "acme",
+        "{event}"
+    );
+    all.find(|line| is(line, "a.example.com", "limits", "60"));
+    all.find(|line| is(line, "b.example.com", "state", "running"));
+    // What was asked for only, and what is theirs only.
+    for stream in [&mut one, &mut bolt] {
+        stream.find(|line| {
+            assert!(!line.contains("a.example.com"), "{line}");
+            is(line, "b.example.com", "state", "running")
+        });
+    }
+    host.finish();
+}
+
+#[test]
+fn logs_are_read_and_followed() {
+    let host = Host::new("");
+    let command = "i=0; while [ $i -lt 30 ]; do echo line $i; i=$((i+1)); done; exec /usr/bin/busybox httpd -f -vv -p 8080 -h /site";
+    host.site("a.example.com", &harness::sites::script(command));
+    let upstream = host.dispatch("a.example.com").upstream();
+    harness::wait_for("the log has been written", seconds(5), || {
+        host.request("GET", "/v1/vhosts/a.example.com/logs", b"")
+            .body
+            .ends_with(b"line 29\n")
+    });
+    let last = host.request("GET", "/v1/vhosts/a.example.com/logs?lines=2", b"");
+    let text = String::from_utf8(last.body).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[1].ends_with(" a.example.com out line 29"), "{text}");
+    let mut follow = Lines::open(
+        &host.socket(),
+        "/v1/vhosts/a.example.com/logs?follow=true&lines=1",
+    );
+    follow.find(|line| line.ends_with("out line 29"));
+    harness::http::get(&upstream, "/followed", seconds(10)).unwrap();
+    follow.find(|line| line.contains(" a.example.com err ") && line.contains("followed"));
+    for bad in ["lines=x", "lines=-1", "lines=99999999999999999999"] {
+        assert_problem(
+            &host.request("GET", &format!("/v1/vhosts/a.example.com/logs?{bad}"), b""),
+            400,
+        );
+    }
+    assert_problem(
+        &host.request("GET", "/v1/vhosts/no.example.com/logs?follow=true", b""),
+        404,
+    );
+    // A number of lines that no log has is no reason to hold memory for them.
+    assert_eq!(
+        host.request("GET", "/v1/vhosts/a.example.com/logs?lines=4000000000", b"")
+            .status,
+        200
+    );
+    host.finish();
+}
+
+#[test]
+fn readers_that_do_not_read_cost_no_memory() {
+    let host = Host::new("[log]\nrate = \"100MB/s\"\nfile_bytes = \"1M\"\n");
+    host.site("a.example.com", harness::STATIC);
+    host.site("loud.example.com", &harness::sites::script("yes 'a line that is as long as lines are, more or less' & exec /usr/bin/busybox httpd -f -p 8080 -h /site"));
+    for vhost in ["a.example.com", "loud.example.com"] {
+        host.dispatch(vhost).upstream();
+    }
+    let (pid, files) = (host.pid(), descriptors(&host));
+    let paths = [
+        "/v1/events?follow=true",
+        "/v1/vhosts/loud.example.com/logs?follow=true",
+    ];
+    let mut slow: Vec<Client> = Vec::new();
+    for n in 0..60 {
+        let mut client = Client::connect(&host.socket()).unwrap();
+        client.send("GET", paths[n % 2], "", b"").unwrap();
+        slow.push(client);
+    }
+    let rounds = |times: usize| {
+        for _ in 0..times {
+            assert_eq!(host.verb("a.example.com", "freeze").status, 200);
+            assert_eq!(host.verb("a.example.com", "thaw").status, 200);
+        }
+    };
+    // Until all buffers between here and there are full.
+    rounds(300);
+    let memory = resident(pid);
+    let neighbour = Neighbour::begin(host.socket(), "loud.example.com");
+    rounds(1000);
+    let p99 = neighbour.end();
+    let after = resident(pid);
+    println!("memory {memory} kB, then {after} kB");
+    assert!(
+        after < memory + (8 << 10),
+        "memory grew from {memory} to {after} kB"
+    );
+    // Who comes back is told what was missed.
+    let mut late = Lines {
+        client: slow.swap_remove(0),
+        text: String::new(),
+    };
+    late.find(|line| line.contains("\"lost\""));
+    drop(slow);
+    drop(late);
+    harness::wait_for("the streams are closed", seconds(10), || {
+        host.descriptors() <= files + 2
+    });
+    assert_prompt(p99);
+    host.finish();
+}
