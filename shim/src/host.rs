@@ -18,13 +18,16 @@ pub(crate) const NEW_ROOT: &str = "/new";
 /// The shared device directory.
 pub(crate) const DEV: &str = "/dev";
 
-/// Paths of /proc that are hidden, as the OCI runtimes do.
+/// Paths of /proc that are hidden, as the OCI runtimes do; also `pressure`, which shows the load of all tenants and
+/// whose files anybody may write to have the kernel watch it.
 const PROC_MASKED: &[&str] = &[
     "acpi",
     "asound",
+    "interrupts",
     "kcore",
     "keys",
     "latency_stats",
+    "pressure",
     "sched_debug",
     "scsi",
     "timer_list",

@@ -2,12 +2,18 @@
 //!
 //! A user namespace comes from a helper process that lives only until its namespace has been opened. It is kept as
 //! a descriptor for the next start of the same site, since nothing in it changes.
+//!
+//! The kernel counts what processes of a user namespace use (inotify instances and watches, pending signals) against its
+//! owner as well, which is whoever made it. Made by root, all containers together would have as much as root alone,
+//! and one of them could leave nothing to the host. So each belongs to the container's own uid 0, as which nothing runs
+//! outside it.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{Mode, OFlags, openat};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::fs::{Mode, OFlags, Uid, openat};
+use rustix::process::{DumpableBehavior, Signal, pidfd_send_signal, set_dumpable_behavior};
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits, set_thread_res_uid};
 use shim::protocol::Ids;
 
 use crate::clone::{Side, clone3};
@@ -36,11 +42,12 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// `proc` is the host's /proc.
-    pub(crate) fn new(proc: OwnedFd) -> Self {
-        Self {
+    pub(crate) fn new(proc: OwnedFd) -> Done<Self> {
+        keep_power()?;
+        Ok(Self {
             proc,
             kept: Vec::with_capacity(KEPT),
-        }
+        })
     }
 
     /// The namespaces for `ids`, made if they are not there.
@@ -57,17 +64,24 @@ impl Cache {
     }
 
     fn make(&self, ids: Ids) -> Done<UserNamespaces> {
-        let container = self.user_namespace(&ids.uid_map(), &ids.gid_map())?;
+        let container = self.user_namespace(ids.base, &ids.uid_map(), &ids.gid_map())?;
         let single = |inside: u32, host: u32| format!("{inside} {host} 1\n");
         let site = self.user_namespace(
+            ids.base,
             &single(ids.uid, ids.host_uid()),
             &single(ids.gid, ids.host_gid()),
         )?;
         Ok(UserNamespaces { container, site })
     }
 
-    fn user_namespace(&self, uid_map: &str, gid_map: &str) -> Done<OwnedFd> {
-        match clone3(libc::CLONE_NEWUSER as u64, None).step("make a user namespace", "")? {
+    fn user_namespace(&self, owner: u32, uid_map: &str, gid_map: &str) -> Done<OwnedFd> {
+        be_effectively(Uid::from_raw(owner))?;
+        let side = clone3(libc::CLONE_NEWUSER as u64, None);
+        if matches!(side, Ok(Side::Child)) {
+            wait_to_be_killed();
+        }
+        be_effectively(Uid::ROOT)?;
+        match side.step("make a user namespace", "")? {
             Side::Child => wait_to_be_killed(),
             Side::Parent { pid, pidfd } => {
                 let made = self.map_and_open(pid, uid_map, gid_map);
@@ -100,6 +114,21 @@ impl Cache {
         )
         .step("open", "ns/user")
     }
+}
+
+/// Changes whom new namespaces belong to; all capabilities stay (see [`keep_power`]).
+fn be_effectively(uid: Uid) -> Done<()> {
+    set_thread_res_uid(Uid::ROOT, uid, Uid::ROOT)
+        .step("become effectively", &uid.as_raw().to_string())?;
+    // The change has set it to whatever the host has in fs.suid_dumpable.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become untraceable", "")
+}
+
+/// From now on a change of the effective uid takes no capabilities away. Some hosts let only CAP_SYS_ADMIN make user
+/// namespaces.
+fn keep_power() -> Done<()> {
+    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+        .step("keep the capabilities", "")
 }
 
 fn wait_to_be_killed() -> ! {

@@ -57,7 +57,7 @@ pub(crate) fn run() -> Done<()> {
     let mut spawner = Spawner {
         control,
         host,
-        namespaces: Cache::new(proc),
+        namespaces: Cache::new(proc)?,
     };
     let mut buffer = vec![0u8; MAX_PACKET].into_boxed_slice();
     loop {
