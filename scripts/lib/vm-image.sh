@@ -135,6 +135,8 @@ furnish_root() { # ROOT
         chroot "$root" useradd --create-home --uid "${user#*:}" --gid "${user#*:}" --shell /bin/bash "${user%:*}"
     done
     chroot "$root" systemctl --quiet enable fcvm-run.service fcvm-shell.service
+    # Nobody searches the manual here.
+    rm -f "$root"/var/lib/man-db/auto-update
     # Web servers are for the tests to start; the rest only costs time.
     chroot "$root" systemctl --quiet disable apache2.service nginx.service
     chroot "$root" systemctl --quiet mask serial-getty@.service getty@.service apt-daily.timer apt-daily-upgrade.timer \
