@@ -78,7 +78,10 @@ pub(crate) fn changes(screen: &Screen, indent: &str, changes: &[Change]) -> Vec<
         .collect()
 }
 
-/// A table in the order it was sent in, as (name, milliseconds).
+/// The steps of a start in the order of time; JSON objects come sorted by name.
+const STEPS: [&str; 5] = ["documents", "resources", "clone", "setup", "listen"];
+
+/// A start's steps as (name, milliseconds), in the order of time; in the order sent if there are unknown ones.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Phases(pub(crate) Vec<(String, f64)>);
 
@@ -102,6 +105,12 @@ impl<'de> Deserialize<'de> for Phases {
                     if let Some(ms) = value.as_f64() {
                         phases.push(scaled(name, ms));
                     }
+                }
+                // Beside the time of the whole start already.
+                phases.retain(|(name, _)| name != "total");
+                let place = |name: &str| STEPS.iter().position(|step| *step == name);
+                if phases.iter().all(|(name, _)| place(name).is_some()) {
+                    phases.sort_by_key(|(name, _)| place(name));
                 }
                 Ok(Phases(phases))
             }
@@ -149,6 +158,14 @@ mod tests {
         assert_eq!(
             phases.line(),
             "spawn 0.50 ms · listen 30.0 ms · cgroup 0.12 ms · z 1.00 ms"
+        );
+        let phases: Phases = serde_json::from_str(
+            r#"{"clone":2,"documents":0.1,"listen":30,"resources":1,"setup":3,"total":36.1}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            phases.line(),
+            "documents 0.10 ms · resources 1.00 ms · clone 2.00 ms · setup 3.00 ms · listen 30.0 ms"
         );
         assert_eq!(
             serde_json::from_str::<Phases>("null").unwrap(),
