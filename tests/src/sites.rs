@@ -1,0 +1,50 @@
+//! Sites that tests run.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+
+use crate::{Host, OWNER};
+
+/// Apache's modules that a PHP site needs.
+const MODULES: [(&str, &str); 6] = [
+    ("mpm_prefork", "mod_mpm_prefork.so"),
+    ("authz_core", "mod_authz_core.so"),
+    ("dir", "mod_dir.so"),
+    ("mime", "mod_mime.so"),
+    ("php", "libphp8.2.so"),
+    ("env", "mod_env.so"),
+];
+
+/// Defines a site of Apache with PHP; `rest` is TOML behind `command` and `listen`.
+pub fn apache(host: &Host, name: &str, rest: &str) {
+    let command = r#"command = ["apache2", "-D", "FOREGROUND", "-f", "/site/httpd.conf"]"#;
+    let documents = host.site(name, &format!("{command}\nlisten = \"tcp:8080\"\n{rest}"));
+    let mut config = String::from(
+        "ServerRoot /tmp\nServerName localhost\nPidFile /tmp/apache.pid\nListen 8080\nTypesConfig /etc/mime.types\n",
+    );
+    for (module, file) in MODULES {
+        config += &format!("LoadModule {module}_module /usr/lib/apache2/modules/{file}\n");
+    }
+    config += "ErrorLog /dev/stderr\nLogFormat \"%r %>s\" short\nCustomLog /dev/stdout short\nDocumentRoot /site\n\
+        DirectoryIndex index.php index.html\nMaxRequestWorkers 32\nStartServers 2\nListenBacklog 512\n\
+        <FilesMatch \\.php$>\nSetHandler application/x-httpd-php\n</FilesMatch>\n";
+    put(&documents, "httpd.conf", &config);
+    put(
+        &documents,
+        "index.php",
+        "<?php echo 'php ', PHP_SAPI, ' as ', posix_getuid(), \"\\n\";\n",
+    );
+}
+
+/// A definition's rest for a shell script that may do as it likes; `listen` is `tcp:8080`.
+pub fn script(text: &str) -> String {
+    format!("command = [\"/bin/sh\", \"-c\", {text:?}]\nlisten = \"tcp:8080\"\n")
+}
+
+/// Puts a file of the site's user into its documents.
+pub fn put(documents: &Path, name: &str, text: &str) {
+    let path = documents.join(name);
+    fs::write(&path, text).expect("a file");
+    chown(&path, Some(OWNER), Some(OWNER)).expect("its owner");
+}

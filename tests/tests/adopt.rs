@@ -1,0 +1,117 @@
+//! The agent goes, containers stay; the next agent takes over what lives.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs;
+
+use harness::sites::{put, script};
+use harness::{Host, STATIC, seconds, wait_for};
+
+const SITE: &str = "a.example.com";
+
+fn pid_of(host: &Host, key: &str) -> u32 {
+    u32::try_from(host.status(SITE)[key].as_u64().unwrap()).unwrap()
+}
+
+#[test]
+fn containers_outlive_the_agent_however_it_ends() {
+    let host = Host::new("");
+    host.site(
+        SITE,
+        &format!("{STATIC}[idle]\ntimeout = \"2s\"\n[limits]\npids = 17\n"),
+    );
+    host.dispatch(SITE).upstream();
+    let (pid, upstream) = (
+        pid_of(&host, "pid"),
+        host.status(SITE)["upstream"].as_str().unwrap().to_owned(),
+    );
+    // What holds it awake meanwhile.
+    let connection = std::net::TcpStream::connect(&upstream).unwrap();
+    for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGINT] {
+        host.signal_agent(signal);
+        assert_eq!(
+            harness::http::get(&upstream, "/", seconds(5))
+                .unwrap()
+                .status,
+            200,
+            "it serves without an agent"
+        );
+        host.start();
+        let status = host.status(SITE);
+        assert_eq!(
+            (status["state"].as_str(), status["pid"].as_u64()),
+            (Some("running"), Some(pid.into()))
+        );
+        assert_eq!(status["limits"]["pids"], 17);
+        assert_eq!(host.dispatch(SITE).json()["cold"], false);
+    }
+    drop(connection);
+    host.wait_state(SITE, "stopped", 15);
+    assert_eq!(host.dispatch(SITE).json()["cold"], true);
+    host.finish();
+}
+
+#[test]
+fn an_end_while_no_agent_ran_is_known_afterwards() {
+    let host = Host::new("");
+    let documents = host.site(
+        SITE,
+        &script(
+            "busybox httpd -p 8080 -h /site; until [ -e /site/end ]; do sleep 0.05; done; exit 42",
+        ),
+    );
+    host.dispatch(SITE).upstream();
+    host.signal_agent(libc::SIGKILL);
+    put(&documents, "end", "");
+    wait_for("it has ended", seconds(10), || {
+        host.snapshot().processes.is_empty()
+    });
+    fs::remove_file(documents.join("end")).unwrap();
+    host.start();
+    host.wait_state(SITE, "stopped", 5);
+    let exit = host.status(SITE)["last_exit"].clone();
+    assert_eq!(
+        (exit["code"].as_i64(), exit["cause"].as_str()),
+        (Some(42), Some("exited with code 42"))
+    );
+    assert_eq!(host.snapshot().sites.len(), 0);
+    assert_eq!(host.dispatch(SITE).json()["cold"], true);
+    host.finish();
+}
+
+#[test]
+fn a_definition_removed_meanwhile_ends_its_container() {
+    let host = Host::new("");
+    host.site(SITE, STATIC);
+    host.dispatch(SITE).upstream();
+    host.signal_agent(libc::SIGKILL);
+    fs::remove_file(host.dir.join("vhosts.d/a.example.com.toml")).unwrap();
+    host.start();
+    assert_eq!(host.dispatch(SITE).status, 404);
+    wait_for("nothing is left", seconds(10), || {
+        host.snapshot().processes.is_empty() && host.snapshot().sites.is_empty()
+    });
+    host.finish();
+}
+
+#[test]
+fn what_was_changed_meanwhile_is_in_force_afterwards() {
+    let host = Host::new("");
+    host.site(SITE, STATIC);
+    host.dispatch(SITE).upstream();
+    let pid = pid_of(&host, "pid");
+    let file = host.dir.join("vhosts.d/a.example.com.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    host.signal_agent(libc::SIGKILL);
+    fs::write(&file, format!("{text}[limits]\npids = 23\n")).unwrap();
+    host.start();
+    wait_for("the limit is in force", seconds(5), || {
+        host.status(SITE)["limits"]["pids"] == 23
+    });
+    assert_eq!(pid_of(&host, "pid"), pid);
+    host.signal_agent(libc::SIGKILL);
+    fs::write(&file, format!("{text}env = {{ A = \"b\" }}\n")).unwrap();
+    host.start();
+    host.wait_state(SITE, "stopped", 20);
+    assert_eq!(host.dispatch(SITE).json()["cold"], true);
+    host.finish();
+}
