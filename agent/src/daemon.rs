@@ -34,6 +34,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     })?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let _alone = alone(&config)?;
     let rights = Rights::new(&config)?;
     let socket = config.socket();
     let platform = Platform::new(config).await?;
@@ -41,7 +42,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     if mode == Mode::Teardown {
         registry.end_all().await;
         drop(registry);
-        return Platform::teardown(platform);
+        return Platform::teardown(platform).await;
     }
     let listener = listen(&socket, platform.config.socket_mode.0)?;
     let (stop, stopped) = watch::channel(false);
@@ -75,6 +76,23 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     // A request that comes between now and the next agent's start waits in no queue: it is told at once.
     let _ = std::fs::remove_file(&socket);
     Ok(())
+}
+
+/// Makes sure that no other agent uses the same directories, before anything is touched. Held until the end.
+fn alone(config: &AgentConfig) -> Result<std::fs::File> {
+    let run_dir = &config.run_dir;
+    let lock = run_dir.join("agent.lock");
+    std::fs::create_dir_all(run_dir)
+        .with_context(|| format!("cannot make {}", run_dir.display()))?;
+    let file =
+        std::fs::File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
+    file.try_lock().with_context(|| {
+        format!(
+            "another agent uses {} already; stop it or choose another --run-dir",
+            run_dir.display()
+        )
+    })?;
+    Ok(file)
 }
 
 /// Tells systemd that the agent answers, as long as it does: the proof is a look-up through the same locks that

@@ -69,6 +69,18 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// [`remove`], and it stays removed after a power failure.
+pub fn remove_durably(path: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    remove(path)?;
+    let directory = path.parent().context("it has no directory")?;
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .with_context(|| format!("cannot synchronise {}", directory.display()))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

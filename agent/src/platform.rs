@@ -164,9 +164,18 @@ impl Platform {
     }
 
     /// Undoes what the agent has made on the host, after all containers have ended.
-    pub fn teardown(platform: Arc<Self>) -> Result<()> {
-        let Ok(platform) = Arc::try_unwrap(platform) else {
-            anyhow::bail!("the host is still in use")
+    pub async fn teardown(mut platform: Arc<Self>) -> Result<()> {
+        // Tasks of containers that have just ended still hold it for a moment.
+        let end = Instant::now() + Duration::from_secs(15);
+        let platform = loop {
+            match Arc::try_unwrap(platform) {
+                Ok(platform) => break platform,
+                Err(_) if Instant::now() > end => anyhow::bail!(
+                    "cannot clear this host: some containers cannot be ended, see the messages above"
+                ),
+                Err(shared) => platform = shared,
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         };
         drop(platform.pool);
         platform.tree.remove()?;

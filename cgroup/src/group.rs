@@ -82,7 +82,7 @@ impl Group {
             .filter_map(|(root, dir)| Some((root, dir.as_ref()?)))
     }
 
-    fn slot(&self, controller: Controller) -> Option<(&Root, &Dir)> {
+    pub(crate) fn slot(&self, controller: Controller) -> Option<(&Root, &Dir)> {
         self.each()
             .find(|(root, _)| root.serves.contains(&controller))
     }

@@ -6,14 +6,25 @@ use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use super::rights::Role;
 use super::server::Server;
 
+/// Most of a body from those who define nothing.
+const SMALL: usize = 64 * 1024;
+/// Most of a body from those who may do nothing.
+const TINY: usize = 4 * 1024;
+
 /// Reads a body.
-pub(super) async fn read(server: &Server, body: Incoming) -> Result<Bytes, Problem> {
+pub(super) async fn read(server: &Server, role: &Role, body: Incoming) -> Result<Bytes, Problem> {
     if hyper::body::Body::is_end_stream(&body) {
         return Ok(Bytes::new());
     }
-    let most = server.max_body;
+    let most = match role {
+        Role::Operator => server.max_body,
+        // Requests of owners and proxies are small; what others send is only read to be answered.
+        Role::Owner(_) | Role::Dispatcher => server.max_body.min(SMALL),
+        Role::Nobody => server.max_body.min(TINY),
+    };
     let declared = hyper::body::Body::size_hint(&body).lower();
     if declared > most as u64 {
         return Err(Problem::too_large(most));

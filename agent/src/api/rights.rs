@@ -1,6 +1,8 @@
 //! Who is at the other end of a connection, and what they may do.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -21,6 +23,9 @@ pub enum Role {
     /// Nothing.
     Nobody,
 }
+
+/// How long the user database may take to name a peer.
+const NAME_LIMIT: Duration = Duration::from_secs(1);
 
 /// The process at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,44 +62,55 @@ impl Rights {
     }
 
     /// The peer of a connected Unix socket, from SO_PEERCRED and SO_PEERGROUPS: taken by the kernel at connect.
-    pub fn peer(&self, socket: impl AsFd) -> Result<Peer> {
+    ///
+    /// Never blocks for those on whom the service depends; others' names have to be looked up, which may.
+    pub async fn peer(self: &Arc<Self>, socket: impl AsFd) -> Result<Peer> {
         let credentials = rustix::net::sockopt::socket_peercred(socket.as_fd())
             .context("cannot read SO_PEERCRED")?;
         let uid = credentials.uid.as_raw();
         let mut groups = crate::sys::peer_groups(socket.as_fd()).unwrap_or_default();
         groups.push(credentials.gid.as_raw());
-        Ok(Peer {
-            uid,
-            role: self.role(uid, &groups),
-        })
+        if let Some(role) = self.known_role(uid, &groups) {
+            return Ok(Peer { uid, role });
+        }
+        let rights = self.clone();
+        let named = tokio::task::spawn_blocking(move || rights.named_role(uid));
+        // A user database that does not answer makes nobody anything.
+        let role = match tokio::time::timeout(NAME_LIMIT, named).await {
+            Ok(Ok(role)) => role,
+            Ok(Err(_)) | Err(_) => Role::Nobody,
+        };
+        Ok(Peer { uid, role })
     }
 
-    fn role(&self, uid: u32, groups: &[u32]) -> Role {
+    /// The role of those whom the configuration names.
+    fn known_role(&self, uid: u32, groups: &[u32]) -> Option<Role> {
         if uid == 0 || self.operator_gid.is_some_and(|gid| groups.contains(&gid)) {
-            return Role::Operator;
+            return Some(Role::Operator);
         }
         if self.dispatch_uids.contains(&uid) {
-            return Role::Dispatcher;
+            return Some(Role::Dispatcher);
         }
-        let mut owners: Vec<String> = self
-            .owners
-            .iter()
-            .filter(|(owner_uid, _)| *owner_uid == uid)
-            .map(|(_, name)| name.clone())
-            .collect();
-        // A user of the same name as an owner is that owner, where nothing else is configured for the owner. Ids
-        // below 1000 are the system's own users, who own no sites, and `nobody` is whoever has no id here.
-        if uid >= 1000
-            && uid != NOBODY
-            && let Ok(Some(user)) = nix::unistd::User::from_uid(uid.into())
-            && !self.owners.iter().any(|(_, name)| *name == user.name)
-        {
-            owners.push(user.name);
+        // Ids below 1000 are the system's own users, who own no sites, and `nobody` is whoever has no id here.
+        let owners = self.configured_owners(uid);
+        if !owners.is_empty() {
+            return Some(Role::Owner(owners));
         }
-        if owners.is_empty() {
-            Role::Nobody
-        } else {
-            Role::Owner(owners)
+        (uid < 1000 || uid == NOBODY).then_some(Role::Nobody)
+    }
+
+    fn configured_owners(&self, uid: u32) -> Vec<String> {
+        let theirs = self.owners.iter().filter(|(owner, _)| *owner == uid);
+        theirs.map(|(_, name)| name.clone()).collect()
+    }
+
+    /// A user of the same name as an owner is that owner, where nothing else is configured for the owner. Blocks.
+    fn named_role(&self, uid: u32) -> Role {
+        match nix::unistd::User::from_uid(uid.into()) {
+            Ok(Some(user)) if !self.owners.iter().any(|(_, name)| *name == user.name) => {
+                Role::Owner(vec![user.name])
+            }
+            _ => Role::Nobody,
         }
     }
 }
@@ -126,14 +142,19 @@ mod tests {
             dispatch_uids: vec![33],
             owners: vec![(70_001, "acme".into())],
         };
-        assert_eq!(rights.role(0, &[]), Role::Operator);
-        assert_eq!(rights.role(70_001, &[5, 990]), Role::Operator);
-        assert_eq!(rights.role(33, &[33]), Role::Dispatcher);
+        assert_eq!(rights.known_role(0, &[]), Some(Role::Operator));
+        assert_eq!(rights.known_role(70_001, &[5, 990]), Some(Role::Operator));
+        assert_eq!(rights.known_role(33, &[33]), Some(Role::Dispatcher));
         assert_eq!(
-            rights.role(70_001, &[70_001]),
-            Role::Owner(vec!["acme".into()])
+            rights.known_role(70_001, &[70_001]),
+            Some(Role::Owner(vec!["acme".into()]))
         );
-        assert_eq!(rights.role(70_002, &[70_002]), Role::Nobody);
+        assert_eq!(rights.known_role(7, &[7]), Some(Role::Nobody));
+        assert_eq!(
+            rights.known_role(70_002, &[70_002]),
+            None,
+            "its name decides"
+        );
         assert!(!Role::Dispatcher.owns("acme") && Role::Dispatcher.dispatches("acme"));
         assert!(!Role::Owner(vec!["acme".into()]).dispatches("bolt"));
     }

@@ -19,8 +19,8 @@ pub(super) async fn handle(
 ) -> Response<Body> {
     let (parts, incoming) = request.into_parts();
     // Read before anything is decided: a client that still writes when the answer comes and the connection goes
-    // would see a broken pipe and never the answer.
-    let body = body::read(server, incoming).await;
+    // would see a broken pipe and never the answer. How much of it is kept depends on who sends it.
+    let body = body::read(server, &peer.role, incoming).await;
     let answer = match body {
         _ if peer.role == Role::Nobody => Err(Problem::forbidden(format!(
             "uid {} may not use this agent",

@@ -11,9 +11,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use super::rights::{Peer, Rights, Role};
+use super::places::Places;
+use super::rights::{Peer, Rights};
 use super::route;
 use crate::registry::Registry;
 
@@ -22,12 +23,8 @@ pub struct Server {
     /// The vhosts.
     pub registry: Arc<Registry>,
     /// Who may do what.
-    pub rights: Rights,
-    /// For operators: nobody else can shut them out.
-    all: Arc<Semaphore>,
-    /// For everybody else: seven eighths as many.
-    others: Arc<Semaphore>,
-    connections: u32,
+    pub rights: Arc<Rights>,
+    places: Places,
     max_head: usize,
     pub(super) max_body: usize,
     head_timeout: Duration,
@@ -38,13 +35,10 @@ impl Server {
     /// A server over these vhosts.
     pub fn new(registry: Arc<Registry>, rights: Rights) -> Arc<Self> {
         let api = registry.platform().config.api.clone();
-        let connections = api.max_connections;
         Arc::new(Self {
             registry,
-            rights,
-            all: Arc::new(Semaphore::new(connections as usize)),
-            others: Arc::new(Semaphore::new((connections - connections / 8) as usize)),
-            connections,
+            rights: Arc::new(rights),
+            places: Places::new(api.max_connections),
             max_head: usize::try_from(api.max_head.0).unwrap_or(usize::MAX),
             max_body: usize::try_from(api.max_body.0).unwrap_or(usize::MAX),
             head_timeout: api.head_timeout.finite().unwrap_or(Duration::MAX),
@@ -72,39 +66,26 @@ impl Server {
 
     /// Waits until every connection has ended.
     pub async fn answered(&self) {
-        // Err cannot be: the semaphore is never closed.
-        let _ = self.all.acquire_many(self.connections).await;
-        let _ = self
-            .others
-            .acquire_many(self.connections - self.connections / 8)
-            .await;
+        self.places.all_free().await;
     }
 
+    /// Finds out who is there, then serves them if there is a place for their like.
     fn admit(self: &Arc<Self>, stream: UnixStream, stop: watch::Receiver<bool>) {
-        let peer = match self.rights.peer(&stream) {
-            Ok(peer) => peer,
-            Err(error) => {
-                tracing::warn!("refused a connection: {error:#}");
-                return;
-            }
-        };
-        let pool = if peer.role == Role::Operator {
-            &self.all
-        } else {
-            &self.others
-        };
-        let Ok(permit) = pool.clone().try_acquire_owned() else {
-            // Dropped: a peer sees the end of the connection, and those who are served already go on undisturbed.
-            tracing::warn!(
-                "refused a connection of uid {}: too many are open",
-                peer.uid
-            );
-            return;
-        };
         let server = self.clone();
         tokio::spawn(async move {
+            let peer = match server.rights.peer(&stream).await {
+                Ok(peer) => peer,
+                Err(error) => return tracing::warn!("refused a connection: {error:#}"),
+            };
+            // Dropped: a peer sees the end of the connection, and those who are served already go on undisturbed.
+            let Some(place) = server.places.take(&peer) else {
+                return tracing::warn!(
+                    "refused a connection of uid {}: too many are open",
+                    peer.uid
+                );
+            };
             server.connection(stream, peer, stop).await;
-            drop(permit);
+            drop(place);
         });
     }
 

@@ -61,10 +61,12 @@ pub(super) fn events(server: &Server, peer: &Peer, query: &Query) -> Answer {
         return Ok(answer::with_type(recent, "application/x-ndjson"));
     }
     let (sender, receiver) = mpsc::channel(64);
+    let registry = server.registry.clone();
     tokio::spawn(async move {
         loop {
             let bytes = tokio::select! {
                 () = sender.closed() => return,
+                () = registry.drained() => return,
                 received = live.recv() => match received {
                     Ok(event) if visible(&event) => line(&event),
                     Ok(_) => continue,
@@ -111,6 +113,7 @@ pub(super) async fn logs(server: &Server, peer: &Peer, name: &str, query: &Query
         return Ok(answer::with_type(past, "text/plain; charset=utf-8"));
     };
     let (sender, receiver) = mpsc::channel(16);
+    let registry = server.registry.clone();
     tokio::spawn(async move {
         if sender.send(past.into()).await.is_err() {
             return;
@@ -127,6 +130,7 @@ pub(super) async fn logs(server: &Server, peer: &Peer, name: &str, query: &Query
             if bytes.is_empty() {
                 tokio::select! {
                     () = sender.closed() => return,
+                    () = registry.drained() => return,
                     () = tokio::time::sleep(FOLLOW_STEP) => {}
                 }
             } else if sender.send(bytes.into()).await.is_err() {

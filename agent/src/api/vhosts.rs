@@ -29,8 +29,7 @@ async fn find(server: &Server, peer: &Peer, name: &str) -> Result<Arc<Site>, Pro
 }
 
 pub(super) async fn list(server: &Server, peer: &Peer) -> Answer {
-    let visible = |owner: &str| peer.role.owns(owner);
-    let vhosts = server.registry.list(&visible).await;
+    let vhosts = server.registry.list(&peer.role).await;
     let problems: Vec<Value> = if peer.role == Role::Operator {
         server.registry.problems()
     } else {

@@ -50,9 +50,17 @@ pub enum DocumentsError {
     },
 }
 
-/// Opens the documents' directory on this thread, without following links; may block for as long as its storage does.
-pub fn open_now(path: &Path) -> Result<OwnedFd, DocumentsError> {
-    resolve(path, ResolveFlags::empty(), AtFlags::empty()).map(|documents| documents.mount)
+impl DocumentsError {
+    /// Whether there certainly is no such directory.
+    pub fn says_absent(&self) -> bool {
+        let Self::System { source, .. } = self else {
+            return false;
+        };
+        let absent = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(Errno::raw_os_error);
+        source
+            .raw_os_error()
+            .is_some_and(|errno| absent.contains(&errno))
+    }
 }
 
 /// Opens documents, waiting no longer than `limit`.

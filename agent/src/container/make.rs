@@ -134,7 +134,7 @@ pub async fn make(
     if let Some(socket) = &activated.socket {
         parcel.put(FdRole::Listen, socket.as_fd());
     }
-    let (tmpfs_bytes, tmpfs_inodes) = request::tmpfs(definition);
+    let (tmpfs_bytes, tmpfs_inodes) = request::tmpfs(wanted);
     let start = Start {
         id,
         vhost: vhost.to_string(),
@@ -165,7 +165,7 @@ pub async fn make(
             "/"
         }
         .to_owned(),
-        rlimits: request::rlimits(definition),
+        rlimits: request::rlimits(wanted),
         log: request::log_rule(&platform.config),
         fds: parcel.roles,
     };

@@ -27,7 +27,7 @@ use crate::platform::Platform;
 pub use limits::{in_force, translate};
 pub use make::{MakeError, make, status_socket, wait_for_exec};
 pub use record::{LastExit, Record, fingerprint, start_time};
-pub use remove::{Remains, Unkillable};
+pub use remove::{KILL_LIMIT, Remains, Unkillable};
 pub use request::{environment, rlimits};
 
 /// How long each part of a start took, in ms, and the whole.
@@ -271,21 +271,35 @@ impl Container {
             .map(|mut guard| guard.retain_ready());
     }
 
-    /// Freezes or thaws all its processes.
+    /// Tells the kernel to freeze or thaw all its processes, without waiting until it has; see [`Self::frozen`].
     pub fn set_frozen(&self, frozen: bool) -> Result<()> {
-        const LIMIT: Duration = Duration::from_millis(500);
         let result = if frozen {
-            self.group.freeze(LIMIT)
+            self.group.freeze(Duration::ZERO)
         } else {
-            self.group.thaw(LIMIT)
+            self.group.thaw(Duration::ZERO)
         };
-        result.with_context(|| {
-            format!(
-                "cannot {} {}",
-                if frozen { "freeze" } else { "thaw" },
-                self.vhost
-            )
-        })
+        match result {
+            Ok(()) | Err(cgroup::Error::Timeout { .. }) => Ok(()),
+            Err(error) => Err(error).with_context(|| {
+                let verb = if frozen { "freeze" } else { "thaw" };
+                format!("cannot {verb} {}", self.vhost)
+            }),
+        }
+    }
+
+    /// Waits until all its processes are frozen; false if they are not within `limit`.
+    pub async fn frozen(&self, limit: Duration) -> bool {
+        let end = tokio::time::Instant::now() + limit;
+        loop {
+            if self.group.is_frozen().unwrap_or(false) {
+                return true;
+            }
+            if tokio::time::Instant::now() >= end {
+                return false;
+            }
+            // cgroup.events tells at most every 10 ms, so asking is no worse than waiting for it.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// For requests of the spawner that join it.

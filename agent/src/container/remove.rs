@@ -10,7 +10,7 @@ use crate::persist;
 use crate::platform::Platform;
 
 /// How long the kernel may take to end a killed container before it counts as stuck.
-pub(super) const KILL_LIMIT: Duration = Duration::from_secs(5);
+pub const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// The container cannot be ended: a process is in an uninterruptible sleep.
 #[derive(Debug, thiserror::Error)]
@@ -38,17 +38,32 @@ pub struct Remains {
 }
 
 impl Remains {
-    /// Removes everything. Blocks for as long as the kernel needs to end processes, at most [`KILL_LIMIT`].
+    /// Removes everything. Blocks for as long as the kernel needs to end processes, at most about `patience`.
     ///
     /// On `Err` the processes are still there and so are their cgroup and slot: call it again later.
-    pub fn remove(&mut self, platform: &Arc<Platform>, vhost: &str) -> Result<(), Unkillable> {
-        if let Some(group) = &self.group
-            && let Err(pids) = kill(group, vhost)
-        {
-            return Err(Unkillable {
+    pub fn remove(
+        &mut self,
+        platform: &Arc<Platform>,
+        vhost: &str,
+        patience: Duration,
+    ) -> Result<(), Unkillable> {
+        // The cgroup first: once its directory is gone, a clone that the spawner still has in hand fails.
+        if let Some(group) = &self.group {
+            let stuck = |pids| Unkillable {
                 vhost: vhost.to_owned(),
                 pids,
-            });
+            };
+            kill(group, vhost, patience).map_err(stuck)?;
+            if let Err(error) = group.remove(patience) {
+                // Somebody came in between the two steps.
+                if group.populated().unwrap_or(false) {
+                    kill(group, vhost, patience).map_err(stuck)?;
+                    group.remove(patience).map_err(|_| stuck(left(group)))?;
+                } else {
+                    tracing::error!("{vhost}: {error}");
+                }
+            }
+            self.group = None;
         }
         self.mounts.clear();
         if let Some(address) = self.address.take()
@@ -57,12 +72,13 @@ impl Remains {
             tracing::error!("{vhost}: cannot remove its firewall entries: {error}");
         }
         self.namespace = None;
-        if let Some(group) = self.group.take()
-            && let Err(error) = group.remove(KILL_LIMIT)
-        {
-            tracing::error!("{vhost}: {error}");
-        }
-        for path in [platform.record_path(vhost), platform.exit_path(vhost)] {
+        let site = platform.site_dir(vhost);
+        for path in [
+            platform.record_path(vhost),
+            site.join("container.json.new"),
+            platform.exit_path(vhost),
+            site.join("activated"),
+        ] {
             if let Err(error) = persist::remove(&path) {
                 tracing::error!("{vhost}: {error:#}");
             }
@@ -71,7 +87,7 @@ impl Remains {
             tracing::error!("{vhost}: {error:#}");
         }
         // Err: not empty, or never made; both are fine.
-        let _ = std::fs::remove_dir(platform.site_dir(vhost));
+        let _ = std::fs::remove_dir(site);
         if let Some(slot) = self.slot.take() {
             platform.slots.give_back(slot);
         }
@@ -83,8 +99,7 @@ impl Remains {
 }
 
 /// Ends every process of the group; Err says how many are left.
-fn kill(group: &cgroup::Group, vhost: &str) -> Result<(), usize> {
-    let left = || group.pids().map_or(1, |pids| pids.len());
+fn kill(group: &cgroup::Group, vhost: &str, patience: Duration) -> Result<(), usize> {
     if !group.populated().unwrap_or(true) {
         return Ok(());
     }
@@ -93,11 +108,19 @@ fn kill(group: &cgroup::Group, vhost: &str) -> Result<(), usize> {
     if let Err(error) = group.kill() {
         tracing::error!("{vhost}: {error}");
     }
-    match group.wait_empty(KILL_LIMIT) {
+    match group.wait_empty(patience) {
         Ok(()) => Ok(()),
         Err(error) => {
             tracing::debug!("{vhost}: {error}");
-            if left() == 0 { Ok(()) } else { Err(left()) }
+            match left(group) {
+                0 => Ok(()),
+                pids => Err(pids),
+            }
         }
     }
+}
+
+/// How many processes are in it.
+fn left(group: &cgroup::Group) -> usize {
+    group.pids().map_or(1, |pids| pids.len())
 }

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use shim::protocol::{File, IdMap, Ids, LogRule, Mount, Rlimit};
 
 use super::templates::{GENERATED, Template};
-use crate::config::Definition;
 use crate::config::definition::Listen;
+use crate::config::{Definition, Limits};
 
 /// Bytes of a container's private tmpfs (/tmp, /run), if the definition sets no memory limit below that.
 const TMPFS_BYTES: u64 = 64 << 20;
@@ -162,12 +162,8 @@ pub fn environment(definition: &Definition) -> Vec<(String, String)> {
 }
 
 /// Resource limits of every process of the site.
-pub fn rlimits(definition: &Definition) -> Vec<Rlimit> {
-    let files = definition
-        .limits
-        .nofile()
-        .and_then(|c| c.finite())
-        .unwrap_or(4096);
+pub fn rlimits(limits: &Limits) -> Vec<Rlimit> {
+    let files = limits.nofile().and_then(|c| c.finite()).unwrap_or(4096);
     let limit = |resource, soft, hard| Rlimit {
         resource,
         soft,
@@ -189,12 +185,8 @@ pub fn rlimits(definition: &Definition) -> Vec<Rlimit> {
 }
 
 /// Size of the private tmpfs: within the memory limit, which it counts towards.
-pub(super) fn tmpfs(definition: &Definition) -> (u64, u64) {
-    let memory = definition
-        .limits
-        .memory()
-        .and_then(|b| b.finite())
-        .unwrap_or(u64::MAX);
+pub(super) fn tmpfs(limits: &Limits) -> (u64, u64) {
+    let memory = limits.memory().and_then(|b| b.finite()).unwrap_or(u64::MAX);
     (TMPFS_BYTES.min(memory / 2).max(1 << 20), TMPFS_INODES)
 }
 

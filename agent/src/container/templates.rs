@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,9 +83,9 @@ pub struct Templates {
 impl Templates {
     /// Prepares the /etc of the template `host`.
     pub fn new(config: &AgentConfig) -> Result<Self> {
-        let host_etc = config.state_dir.join("templates/host-etc");
-        prepare_host_etc(&host_etc, &config.host_etc())
-            .with_context(|| format!("cannot prepare {}", host_etc.display()))?;
+        let directory = config.state_dir.join("templates");
+        let host_etc = prepare_host_etc(&directory, &config.host_etc())
+            .with_context(|| format!("cannot prepare {}", directory.display()))?;
         let named = config
             .template
             .iter()
@@ -95,6 +96,25 @@ impl Templates {
             named,
             read: Mutex::default(),
         })
+    }
+
+    /// Removes the generations of the host's /etc but the present one; called when no container shows one.
+    pub fn collect_old(&self) {
+        let Some(entries) = self
+            .host_etc
+            .parent()
+            .and_then(|dir| fs::read_dir(dir).ok())
+        else {
+            return;
+        };
+        for entry in entries
+            .flatten()
+            .filter(|entry| entry.path() != self.host_etc)
+        {
+            if let Err(error) = remove_tree(&entry.path()) {
+                tracing::error!("cannot remove {}: {error}", entry.path().display());
+            }
+        }
     }
 
     /// The template that a definition names: `host`, a name of the configuration, or a directory.
@@ -193,16 +213,16 @@ fn system_accounts(path: &Path) -> String {
         .collect()
 }
 
-/// Makes the /etc of the template `host` anew: copies of what the configuration lists, and empty files where the
-/// container's own are shown. Built beside the old one and exchanged, as running containers still show that.
-fn prepare_host_etc(target: &Path, entries: &[&str]) -> Result<()> {
-    let fresh = target.with_extension("new");
+/// Makes the /etc of the template `host`: copies of what the configuration lists, and empty files where the
+/// container's own are shown. Its name tells its content: running containers show the generation that they were made
+/// with, which must not change under them.
+fn prepare_host_etc(directory: &Path, entries: &[&str]) -> Result<PathBuf> {
+    let fresh = directory.join("host-etc.new");
     remove_tree(&fresh)?;
-    let parent = target.parent().context("no parent")?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
-        .create(parent)?;
+        .create(directory)?;
     fs::DirBuilder::new().mode(0o755).create(&fresh)?;
     for entry in entries {
         let from = Path::new("/etc").join(entry);
@@ -229,8 +249,41 @@ fn prepare_host_etc(target: &Path, entries: &[&str]) -> Result<()> {
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(fresh.join(name))?;
         file.write_all(content.as_bytes())?;
     }
-    remove_tree(target)?;
-    fs::rename(&fresh, target)?;
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    digest(&fresh, &mut hash)?;
+    let target = directory.join(format!("host-etc-{hash:016x}"));
+    if target.exists() {
+        remove_tree(&fresh)?;
+    } else {
+        fs::rename(&fresh, &target)?;
+    }
+    Ok(target)
+}
+
+/// Adds names, modes, targets and contents of a tree to a hash (FNV-1a), in the order of the names.
+fn digest(path: &Path, hash: &mut u64) -> io::Result<()> {
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes.iter().chain(&[0]) {
+            *hash = (*hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    let status = fs::symlink_metadata(path)?;
+    add(&status.mode().to_le_bytes());
+    if status.is_symlink() {
+        add(fs::read_link(path)?.as_os_str().as_bytes());
+    } else if status.is_file() {
+        add(&fs::read(path)?);
+    } else {
+        let mut entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let name = entry.file_name();
+            for byte in name.as_bytes() {
+                *hash = (*hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+            digest(&entry.path(), hash)?;
+        }
+    }
     Ok(())
 }
 
@@ -283,11 +336,16 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("etc");
         let entries = ["alternatives", "shadow", "ssl/certs", "not-there"];
         for _ in 0..2 {
-            prepare_host_etc(&target, &entries).unwrap();
+            prepare_host_etc(dir.path(), &entries).unwrap();
         }
+        let target = prepare_host_etc(dir.path(), &entries).unwrap();
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "one generation"
+        );
         assert!(target.join("alternatives").is_dir());
         assert!(!target.join("shadow").exists());
         let passwd = fs::read_to_string(target.join("passwd")).unwrap();
@@ -298,7 +356,7 @@ mod tests {
                     id < 1000 || id == 65534
                 })
         );
-        assert!(prepare_host_etc(&target, &["../root"]).is_err());
+        assert!(prepare_host_etc(dir.path(), &["../root"]).is_err());
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Registry {
 
     /// Removes a vhost's definition and ends its container; returns the state reached.
     pub async fn delete(self: &Arc<Self>, name: &str) -> Result<State, Problem> {
-        let _one_at_a_time = self.changing.lock().await;
+        let one_at_a_time = self.changing.lock().await;
         let file = {
             let definitions = self.definitions();
             definitions
@@ -111,6 +111,7 @@ impl Registry {
             .unwrap_or_else(PoisonError::into_inner)
             .apply_change(&file, None);
         self.apply(changes).await;
+        drop(one_at_a_time);
         Ok(match site {
             Some(site) => site.settled().await,
             None => State::Gone,
@@ -163,6 +164,7 @@ impl Registry {
         let registry = self.clone();
         tokio::spawn(async move {
             if site.settled().await == State::Gone {
+                site.forget_everything().await;
                 registry.forget(&site);
             }
         });

@@ -2,11 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Registry;
+use crate::api::rights::Role;
 use crate::config::Definition;
+
+/// How long the patterns' directories may take.
+const LIST_LIMIT: Duration = Duration::from_secs(2);
 
 /// How many vhosts there are.
 #[derive(Debug, Default)]
@@ -24,37 +29,55 @@ pub struct Counts {
 impl Registry {
     /// Vhosts that the patterns' directories hold now. Blocks; reads those directories.
     fn pattern_sites(&self) -> Vec<Arc<Definition>> {
-        let listed = self.patterns().listed_directories();
+        let patterns = self.patterns();
+        let listed = patterns.listed_directories();
         let hosts = listed
             .iter()
-            .filter_map(|directory| self.patterns().list(directory).ok())
+            .filter_map(|directory| patterns.list(directory).ok())
             .flatten();
         let fresh = hosts.filter(|host| self.definitions().by_host(host).is_none());
-        fresh
-            .filter_map(|host| self.pattern_definition(&host))
-            .collect()
+        fresh.filter_map(|host| patterns.find(&host)).collect()
     }
 
-    /// All vhosts that `visible` lets see (by owner), by name.
-    pub async fn list(self: &Arc<Self>, visible: &(dyn Fn(&str) -> bool + Sync)) -> Vec<Value> {
-        let registry = self.clone();
-        let found = tokio::task::spawn_blocking(move || registry.pattern_sites())
-            .await
-            .unwrap_or_default();
-        let mut all: BTreeMap<String, Value> = BTreeMap::new();
-        let mut put = |definition: &Arc<Definition>| {
-            if visible(&definition.owner) {
-                all.insert(definition.name.to_string(), asleep(definition));
-            }
+    /// [`Self::pattern_sites`] on a thread of its own, and not more than one such thread: a directory on storage that
+    /// hangs is missing from the list, and that is all.
+    async fn pattern_sites_in_time(self: &Arc<Self>) -> Vec<Arc<Definition>> {
+        let Ok(one) = self.listing.clone().try_lock_owned() else {
+            return Vec::new();
         };
-        self.definitions().iter().for_each(&mut put);
-        found.iter().for_each(&mut put);
-        for site in self.woken() {
-            if visible(&site.owner()) && !site.gone() {
-                all.insert(site.name.to_string(), site.view_now(false));
-            }
+        let registry = self.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let sites = registry.pattern_sites();
+            drop(one);
+            sites
+        });
+        match tokio::time::timeout(LIST_LIMIT, work).await {
+            Ok(Ok(sites)) => sites,
+            Ok(Err(_)) | Err(_) => Vec::new(),
         }
-        all.into_values().collect()
+    }
+
+    /// All vhosts that `role` lets see, by name.
+    pub async fn list(self: &Arc<Self>, role: &Role) -> Vec<Value> {
+        let found = self.pattern_sites_in_time().await;
+        let (registry, role) = (self.clone(), role.clone());
+        let work = move || {
+            let mut all: BTreeMap<String, Value> = BTreeMap::new();
+            // The definitions are shared: collected under the lock, written out without it.
+            let defined: Vec<_> = registry.definitions().iter().cloned().collect();
+            for definition in defined.iter().chain(&found) {
+                if role.owns(&definition.owner) {
+                    all.insert(definition.name.to_string(), asleep(definition));
+                }
+            }
+            for site in registry.woken() {
+                if role.owns(&site.owner()) && !site.gone() {
+                    all.insert(site.name.to_string(), site.view_now(false));
+                }
+            }
+            all.into_values().collect()
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_default()
     }
 
     /// Counts of the vhosts that `visible` lets see. Vhosts of patterns count once they have been woken.

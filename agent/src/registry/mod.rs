@@ -19,7 +19,7 @@ use crate::api::problem::Problem;
 use crate::config::host;
 use crate::config::store::{Definitions, load_dir};
 use crate::config::{Definition, Rules};
-use crate::container::documents::{self, DocumentsError};
+use crate::container::{KILL_LIMIT, documents};
 use crate::machine::State;
 use crate::platform::Platform;
 use crate::site::{Site, Survey, survey, sweep};
@@ -33,17 +33,22 @@ pub use watch::watch;
 /// How long a directory may take to answer whether it exists.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often the rest of a vhost that is not defined any more is tried to be removed.
+const CLEAR_RETRY: Duration = Duration::from_secs(10);
+
 /// The vhosts.
 pub struct Registry {
     platform: Arc<Platform>,
     definitions: RwLock<Definitions>,
-    patterns: RwLock<Patterns>,
+    patterns: RwLock<Arc<Patterns>>,
     sites: RwLock<HashMap<Arc<str>, Arc<Site>>>,
     /// The watch of files, until its task takes it.
     watch: Mutex<Option<Watch>>,
     /// One change of definition files by the API at a time.
     changing: tokio::sync::Mutex<()>,
     draining: watch_channel::Sender<bool>,
+    /// Held while the patterns' directories are listed.
+    listing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Registry {
@@ -59,11 +64,12 @@ impl Registry {
         }
         let registry = Arc::new(Self {
             definitions: RwLock::new(definitions),
-            patterns: RwLock::new(patterns),
+            patterns: RwLock::new(Arc::new(patterns)),
             sites: RwLock::default(),
             watch: Mutex::new(Some(watch)),
             changing: tokio::sync::Mutex::default(),
             draining: watch_channel::Sender::new(false),
+            listing: Arc::default(),
             platform,
         });
         let surveyed = registry.platform.clone();
@@ -72,7 +78,12 @@ impl Registry {
             sweep(&surveyed, &found);
             anyhow::Ok(found)
         });
-        registry.take_over(found.await??).await;
+        let found = found.await??;
+        if found.is_empty() {
+            registry.platform.templates.collect_old();
+        }
+        registry.wake_kept();
+        registry.take_over(found);
         registry.platform.fill_pool()?;
         Ok(registry)
     }
@@ -124,14 +135,16 @@ impl Registry {
                     _ => return Ok(old),
                 },
                 None => {
-                    let definition = match defined {
-                        Some(definition) => definition,
+                    let definition = match &defined {
+                        Some(definition) => definition.clone(),
                         None => self
                             .from_pattern(&name)
                             .await
                             .ok_or_else(|| Problem::unknown_vhost(asked))?,
                     };
-                    return Ok(self.wake(definition));
+                    if let Some(site) = self.wake(definition, defined.is_some())? {
+                        return Ok(site);
+                    }
                 }
             }
         }
@@ -149,9 +162,9 @@ impl Registry {
     async fn from_pattern(&self, host: &str) -> Option<Arc<Definition>> {
         let definition = self.pattern_definition(host)?;
         match documents::open(definition.documents.as_ref()?, LOOK_LIMIT).await {
-            // Storage that hangs does not unmake a vhost; its start will say what is wrong.
-            Ok(_) | Err(DocumentsError::Hangs { .. }) => Some(definition),
-            Err(DocumentsError::System { .. }) => None,
+            Err(error) if error.says_absent() => None,
+            // Storage that hangs or fails does not unmake a vhost; its start will say what is wrong.
+            Ok(_) | Err(_) => Some(definition),
         }
     }
 
@@ -169,8 +182,12 @@ impl Registry {
             .collect()
     }
 
-    fn patterns(&self) -> std::sync::RwLockReadGuard<'_, Patterns> {
-        self.patterns.read().unwrap_or_else(PoisonError::into_inner)
+    /// The patterns as they are now; nobody holds a lock while their directories are read.
+    fn patterns(&self) -> Arc<Patterns> {
+        self.patterns
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn definitions(&self) -> std::sync::RwLockReadGuard<'_, Definitions> {
@@ -179,11 +196,57 @@ impl Registry {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The structure of a vhost, made if it has none.
-    fn wake(&self, definition: Arc<Definition>) -> Arc<Site> {
-        let fresh = Site::new(self.platform.clone(), definition);
+    /// The structure of a vhost, made if it has none. None if its definition has changed meanwhile; `defined` says
+    /// that it comes from a file, not from a pattern.
+    fn wake(
+        &self,
+        definition: Arc<Definition>,
+        defined: bool,
+    ) -> Result<Option<Arc<Site>>, Problem> {
+        let fresh = Site::new(self.platform.clone(), definition.clone()).map_err(|e| {
+            Problem::internal(format!("cannot serve {}: {e:#}", definition.name))
+                .about(&definition.name)
+        })?;
+        // Both locks, in this order: a definition that goes finds the site or comes before it.
+        let definitions = self.definitions();
+        let now = definitions.by_host(&definition.name);
+        let same = now.is_some_and(|now| Arc::ptr_eq(now, &definition));
+        if same != defined || (!defined && now.is_some()) {
+            return Ok(None);
+        }
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        sites.entry(fresh.name.clone()).or_insert(fresh).clone()
+        Ok(Some(
+            sites.entry(fresh.name.clone()).or_insert(fresh).clone(),
+        ))
+    }
+
+    /// The structure of a vhost that the last agent knew, without asking its storage.
+    fn wake_known(&self, vhost: &str) -> Option<Arc<Site>> {
+        let defined = self.definitions().get(vhost).cloned();
+        let from_file = defined.is_some();
+        let definition = defined.or_else(|| self.pattern_definition(vhost))?;
+        match self.wake(definition, from_file) {
+            Ok(site) => site,
+            Err(problem) => {
+                tracing::error!("{}", problem.detail);
+                None
+            }
+        }
+    }
+
+    /// Vhosts that the operator has put down are known as such from the start.
+    fn wake_kept(&self) {
+        let dir = self.platform.config.state_dir.join("vhosts");
+        let Ok(entries) = std::fs::read_dir(dir) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let vhost = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            if let Some(vhost) = vhost.filter(|vhost| !vhost.ends_with(".exit")) {
+                self.wake_known(vhost);
+            }
+        }
     }
 
     fn forget(&self, site: &Arc<Site>) {
@@ -196,36 +259,50 @@ impl Registry {
         }
     }
 
-    async fn take_over(self: &Arc<Self>, found: Survey) {
+    fn take_over(self: &Arc<Self>, found: Survey) {
         for (vhost, found) in found.alive {
-            match self.find(&vhost).await {
-                Ok(site) if *site.name == *vhost => match site.adopt(found) {
-                    Ok(()) => tracing::info!("{vhost}: its container lives on"),
-                    Err(error) => {
-                        tracing::error!("{vhost}: cannot take its container over: {error:#}")
-                    }
-                },
+            let Some(site) = self.wake_known(&vhost) else {
                 // The definition was removed while no agent ran.
-                _ => self.clear(found.remains(&self.platform), &vhost).await,
+                self.clear(found.remains(&self.platform), vhost);
+                continue;
+            };
+            match site.adopt(found) {
+                Ok(()) => tracing::info!("{vhost}: its container lives on"),
+                Err((remains, error)) => {
+                    tracing::error!("{vhost}: cannot take its container over: {error:#}");
+                    site.clear_leftover(remains);
+                }
             }
         }
         for (vhost, remains) in found.remains {
-            match self.find(&vhost).await {
-                Ok(site) if *site.name == *vhost => site.clear_leftover(remains),
-                _ => self.clear(remains, &vhost).await,
+            match self.wake_known(&vhost) {
+                Some(site) => site.clear_leftover(remains),
+                None => self.clear(remains, vhost),
             }
         }
     }
 
-    /// Removes what is left of a vhost that is not defined any more.
-    async fn clear(self: &Arc<Self>, mut remains: crate::container::Remains, vhost: &str) {
-        let (platform, name) = (self.platform.clone(), vhost.to_owned());
-        let work = tokio::task::spawn_blocking(move || remains.remove(&platform, &name));
-        match work.await {
-            Ok(Ok(())) => tracing::info!("{vhost}: removed what was left of it"),
-            Ok(Err(error)) => tracing::error!("{error}"),
-            Err(error) => tracing::error!("{vhost}: cannot remove what is left of it: {error}"),
-        }
+    /// Removes what is left of a vhost that is not defined any more, however long that takes.
+    fn clear(self: &Arc<Self>, mut remains: crate::container::Remains, vhost: String) {
+        let platform = self.platform.clone();
+        tokio::spawn(async move {
+            loop {
+                let (platform, name) = (platform.clone(), vhost.clone());
+                let work = tokio::task::spawn_blocking(move || {
+                    let result = remains.remove(&platform, &name, KILL_LIMIT);
+                    (remains, result)
+                });
+                let Ok((back, result)) = work.await else {
+                    return;
+                };
+                match result {
+                    Ok(()) => return tracing::info!("{vhost}: removed what was left of it"),
+                    Err(error) => tracing::error!("{error}"),
+                }
+                remains = back;
+                tokio::time::sleep(CLEAR_RETRY).await;
+            }
+        });
     }
 
     /// Ends every container: for the removal of the package.

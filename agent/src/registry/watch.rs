@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::Registry;
 use crate::config::Problem;
 use crate::config::pattern::Patterns;
-use crate::config::store::{Dir, read_files};
+use crate::config::store::{Dir, is_definition_file, read_files};
 use crate::config::watch::{Event, Kind, Target, Watcher};
 use crate::site::Site;
 
@@ -94,9 +94,11 @@ pub async fn watch(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> 
                 .find(|(known, _)| *known == target)
                 .map(|(_, role)| *role);
             match (role, entry) {
-                (Some(Role::Definitions), Some(name)) => {
+                // Editors' files and our own that are not in place yet are none of ours.
+                (Some(Role::Definitions), Some(name)) if is_definition_file(&name) => {
                     changed.insert(name);
                 }
+                (Some(Role::Definitions), Some(_)) => {}
                 (Some(Role::Definitions), None) => rescan = true,
                 (Some(Role::PatternFiles), _) => registry.reread_patterns().await,
                 (Some(Role::Sites), Some(name)) => {
@@ -151,14 +153,19 @@ impl Registry {
 
     /// Reads the patterns' definitions again and carries changes over to their vhosts.
     async fn reread_patterns(self: &Arc<Self>) {
-        let reloaded: Vec<_> = {
-            let mut patterns = self
-                .patterns
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
+        let mut patterns = (*self.patterns()).clone();
+        let read = tokio::task::spawn_blocking(move || {
             let files = patterns.definition_files();
-            files.iter().map(|file| patterns.reload(file)).collect()
+            let reloaded: Vec<_> = files.iter().map(|file| patterns.reload(file)).collect();
+            (patterns, reloaded)
+        });
+        let Ok((patterns, reloaded)) = read.await else {
+            return;
         };
+        *self
+            .patterns
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(patterns);
         for problem in reloaded.iter().flat_map(|r| &r.problems) {
             tracing::error!("{problem}");
         }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::{Site, keeper};
+use super::{Site, keeper, oom};
 use crate::container::{Container, Record, Remains, fingerprint, open_process};
 use crate::machine::{After, Event, Machine};
 use crate::persist;
 use crate::platform::Platform;
-use netns::Slots as _;
 
 /// A container of the last agent.
 pub struct Found {
@@ -43,6 +42,13 @@ pub struct Survey {
     pub remains: Vec<(String, Remains)>,
 }
 
+impl Survey {
+    /// Whether there was nothing.
+    pub fn is_empty(&self) -> bool {
+        self.alive.is_empty() && self.remains.is_empty()
+    }
+}
+
 /// Looks at the cgroups, run directory and firewall. Blocks.
 pub fn survey(platform: &Arc<Platform>) -> Result<Survey> {
     let mut survey = Survey {
@@ -50,6 +56,8 @@ pub fn survey(platform: &Arc<Platform>) -> Result<Survey> {
         remains: Vec::new(),
     };
     let mut known: HashSet<Vec<String>> = HashSet::new();
+    // Directories without a record: of a start that the last agent did not live to see through.
+    let mut bare: Vec<String> = Vec::new();
     let sites = platform.config.run_dir.join("sites");
     for entry in
         std::fs::read_dir(&sites).with_context(|| format!("cannot read {}", sites.display()))?
@@ -63,7 +71,7 @@ pub fn survey(platform: &Arc<Platform>) -> Result<Survey> {
                 None
             });
         let Some(record) = record else {
-            survey.remains.push((vhost, Remains::default()));
+            bare.push(vhost);
             continue;
         };
         known.insert(vec![record.owner.clone(), vhost.clone()]);
@@ -86,11 +94,14 @@ pub fn survey(platform: &Arc<Platform>) -> Result<Survey> {
         if let [owner, vhost] = path.as_slice()
             && !known.contains(&path)
         {
+            bare.retain(|name| name != vhost);
             survey
                 .remains
                 .push((vhost.clone(), leftover(platform, owner, vhost, None)));
         }
     }
+    let bare = bare.into_iter().map(|vhost| (vhost, Remains::default()));
+    survey.remains.extend(bare);
     Ok(survey)
 }
 
@@ -164,14 +175,17 @@ pub fn sweep(platform: &Arc<Platform>, survey: &Survey) {
 }
 
 impl Site {
-    /// A vhost whose container lives on from the last agent.
-    pub fn adopt(self: &Arc<Self>, found: Found) -> Result<()> {
-        if !self.platform.slots.reserve(found.record.slot) {
-            anyhow::bail!("slot {} is in use twice", found.record.slot);
-        }
-        if !self.platform.ranges.reserve(found.record.range) {
-            self.platform.slots.give_back(found.record.slot);
-            anyhow::bail!("uid range {} is in use twice", found.record.range);
+    /// A vhost whose container lives on from the last agent. If it cannot, it has to go.
+    pub fn adopt(self: &Arc<Self>, found: Found) -> Result<(), (Remains, anyhow::Error)> {
+        let (slot, range) = (found.record.slot, found.record.range);
+        let watched = match found.pidfd.try_clone().and_then(crate::sys::watch) {
+            Ok(watched) => watched,
+            Err(error) => return Err((found.remains(&self.platform), error.into())),
+        };
+        if !self.platform.slots.reserve(slot) || !self.platform.ranges.reserve(range) {
+            let error =
+                anyhow::anyhow!("its address or uid range ({slot}, {range}) cannot be reserved");
+            return Err((found.remains(&self.platform), error));
         }
         let frozen = found.group.is_frozen().unwrap_or(false);
         let since = std::time::SystemTime::now()
@@ -184,7 +198,7 @@ impl Site {
             &self.platform,
             self.name.clone(),
             found.record,
-            crate::sys::watch(found.pidfd).context("cannot watch its init")?,
+            watched,
             found.group,
             found.namespace,
             std::time::Instant::now()
@@ -204,6 +218,7 @@ impl Site {
         );
         let changed = container.record.definition != fingerprint(&self.definition());
         let down = self.lock().kept.down;
+        oom::spawn(self.clone(), container.clone());
         keeper::spawn(self.clone(), container);
         // What the last agent was told, or what has changed while there was none.
         if down {

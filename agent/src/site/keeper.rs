@@ -141,8 +141,12 @@ async fn act(
                 .max_lifetime
                 .finite()
                 .is_some_and(|age| now >= born + age + DRAIN_LIMIT);
-            if (open > 0 || now - site.last_request() < IN_FLIGHT) && !overdue {
+            if open > 0 && !overdue {
                 return Next::LookAt(now + DRAIN_STEP);
+            }
+            let quiet_at = site.last_request() + IN_FLIGHT;
+            if now < quiet_at && !overdue {
+                return Next::LookAt(quiet_at);
             }
             // Asked again under the lock: a request may just have been told its address.
             site.feed_if_quiet(

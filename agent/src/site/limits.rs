@@ -1,15 +1,19 @@
 //! Limits of a vhost while it runs: changed, read back, kept.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Kept, Site};
+use super::Site;
 use crate::config::Limits;
-use crate::config::definition::{LimitChange, LimitPatch};
+use crate::config::definition::{LimitChange, LimitKey, LimitPatch};
 use crate::container::{Container, documents, in_force, translate};
+
+/// How long storage may take to say which disk it is on.
+const STORAGE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a change of limits did.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ impl Site {
         dry_run: bool,
     ) -> Result<Changed> {
         let _one_at_a_time = self.limits.lock().await;
+        // A start under way has its limits already; they are changed once it is over.
+        self.settled().await;
         let (definition, kept, container) = {
             let inner = self.lock();
             (
@@ -70,19 +76,24 @@ impl Site {
             }
             None => {
                 // Refused now rather than at the next start.
-                translate(&new, None, false).or_else(|_| self.translated(&new))?;
+                let disk = self.disk(&new, None).await?;
+                translate(&new, disk.as_ref().map(AsFd::as_fd), false)?;
                 Changed {
                     changes: Limits::diff(&old, &new),
                     in_force: super::view::shown(&new),
                 }
             }
         };
-        self.store(Kept {
-            overrides,
-            base: definition.limits.clone(),
-            ..kept
-        })
-        .await?;
+        let (patch, base) = (patch.clone(), definition.limits.clone());
+        let keep = self.change_kept(move |kept| {
+            kept.overrides = kept.overrides.patched(&patch);
+            kept.base = base;
+        });
+        if let Err(error) = keep.await {
+            // What cannot be kept is not promised: back to what was.
+            self.enforce_limits_now().await?;
+            return Err(error);
+        }
         let shown: Vec<Value> = changed
             .changes
             .iter()
@@ -99,6 +110,10 @@ impl Site {
     /// Applies what is in force by definition and operator to the running container, if there is one.
     pub(crate) async fn enforce_limits(self: &Arc<Self>) -> Result<()> {
         let _one_at_a_time = self.limits.lock().await;
+        self.enforce_limits_now().await
+    }
+
+    async fn enforce_limits_now(self: &Arc<Self>) -> Result<()> {
         let (limits, container) = {
             let inner = self.lock();
             (
@@ -117,9 +132,10 @@ impl Site {
         container: &Arc<Container>,
         limits: &Limits,
     ) -> Result<Limits> {
-        let (site, container, limits) = (self.clone(), container.clone(), limits.clone());
+        let disk = self.disk(limits, Some(container)).await?;
+        let (container, limits) = (container.clone(), limits.clone());
         let work = move || -> Result<Limits> {
-            let wanted = site.translated_live(&limits)?;
+            let wanted = translate(&limits, disk.as_ref().map(AsFd::as_fd), true)?;
             container.group.apply(&wanted)?;
             Ok(in_force(&container.group.read()?))
         };
@@ -128,56 +144,27 @@ impl Site {
             .context("the task that writes the limits failed")?
     }
 
-    fn translated(&self, limits: &Limits) -> Result<cgroup::Limits> {
-        let documents = self.documents()?;
-        translate(limits, documents.as_ref().map(AsFd::as_fd), false)
-    }
-
-    fn translated_live(&self, limits: &Limits) -> Result<cgroup::Limits> {
-        let documents = self.documents()?;
-        translate(limits, documents.as_ref().map(AsFd::as_fd), true)
-    }
-
-    /// The documents' directory, for the disk it is on.
-    fn documents(&self) -> Result<Option<std::os::fd::OwnedFd>> {
-        match &self.definition().documents {
-            Some(path) => Ok(Some(documents::open_now(path)?)),
+    /// The documents, for the disk they are on: their storage is asked only where an I/O limit is or was set.
+    async fn disk(
+        &self,
+        limits: &Limits,
+        container: Option<&Container>,
+    ) -> Result<Option<OwnedFd>> {
+        let wanted = limits
+            .iter()
+            .any(|(key, _)| key != LimitKey::IoWeight && key.name().starts_with("io."));
+        let had = match container {
+            Some(container) => !container.group.read()?.io.is_empty(),
+            None => false,
+        };
+        let path = self
+            .definition()
+            .documents
+            .clone()
+            .filter(|_| wanted || had);
+        match path {
+            Some(path) => Ok(Some(documents::open(&path, STORAGE_LIMIT).await?.mount)),
             None => Ok(None),
         }
-    }
-
-    /// Drops overrides of limits that the definition has changed since: the last word of the operator counts.
-    pub(super) async fn forget_obsolete_overrides(self: &Arc<Self>) {
-        let (definition, mut kept) = {
-            let inner = self.lock();
-            (inner.definition.clone(), inner.kept.clone())
-        };
-        let changed = Limits::diff(&kept.base, &definition.limits);
-        let before = kept.overrides.clone();
-        for (key, ..) in changed {
-            kept.overrides.set(key, None);
-        }
-        kept.base = definition.limits.clone();
-        if kept.overrides != before
-            && let Err(error) = self.store(kept).await
-        {
-            tracing::error!("{}: {error:#}", self.name);
-        }
-    }
-
-    /// On disk first, then in memory.
-    async fn store(self: &Arc<Self>, kept: Kept) -> Result<()> {
-        let site = self.clone();
-        let write = move || -> Result<()> {
-            site.keep(&kept)?;
-            let mut inner = site.lock();
-            // `down` may have been changed meanwhile by its own path.
-            let down = inner.kept.down;
-            inner.kept = Kept { down, ..kept };
-            Ok(())
-        };
-        tokio::task::spawn_blocking(write)
-            .await
-            .context("the task that writes the state failed")?
     }
 }

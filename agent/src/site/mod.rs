@@ -6,7 +6,9 @@
 
 mod adopt;
 mod keeper;
+mod kept;
 mod limits;
+mod oom;
 mod start;
 mod stop;
 mod verbs;
@@ -15,17 +17,19 @@ mod view;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use anyhow::Result;
+
 use serde_json::json;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::{Definition, Limits};
 use crate::container::{Container, LastExit, Phases};
 use crate::machine::{Action, Event, Machine, Refusal, State, Verdict};
-use crate::persist::{self, Durable};
+use crate::persist;
 use crate::platform::Platform;
 
 pub use adopt::{Found, Survey, survey, sweep};
+pub use kept::Kept;
 pub(crate) use view::shown;
 
 /// Where a vhost can be reached now.
@@ -48,20 +52,6 @@ pub struct Refused {
     pub timed_out: bool,
 }
 
-/// What the operator did to a vhost that is not in its definition; kept on disk.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Kept {
-    /// Kept down.
-    #[serde(default)]
-    pub down: bool,
-    /// Limits set with `fastctl set`, above those of the definition.
-    #[serde(default)]
-    pub overrides: Limits,
-    /// The definition's limits when `overrides` were set: where the definition changes a limit later, that wins.
-    #[serde(default)]
-    pub base: Limits,
-}
-
 /// A vhost.
 pub struct Site {
     /// Name of the definition.
@@ -71,6 +61,8 @@ pub struct Site {
     inner: Mutex<Inner>,
     /// Serialises changes of limits, which read, decide and write.
     limits: tokio::sync::Mutex<()>,
+    /// Serialises changes of what is kept on disk.
+    keeping: Mutex<()>,
 }
 
 struct Inner {
@@ -106,14 +98,12 @@ pub(crate) struct Failure {
 
 impl Site {
     /// A vhost without a container.
-    pub fn new(platform: Arc<Platform>, definition: Arc<Definition>) -> Arc<Self> {
+    ///
+    /// An error is that what the operator set cannot be read: a site that is to be down must not start for that.
+    pub fn new(platform: Arc<Platform>, definition: Arc<Definition>) -> Result<Arc<Self>> {
         let name: Arc<str> = (&*definition.name).into();
-        let kept: Kept = persist::read(&platform.kept_path(&name))
-            .unwrap_or_else(|error| {
-                tracing::error!("{name}: what the operator set is lost: {error:#}");
-                None
-            })
-            .unwrap_or_default();
+        let mut kept: Kept = persist::read(&platform.kept_path(&name))?.unwrap_or_default();
+        kept.follow(&definition);
         let owner: Arc<str> = (&*definition.owner).into();
         let last_exit = persist::read(&platform.last_exit_path(&name))
             .ok()
@@ -137,12 +127,18 @@ impl Site {
             abort: Arc::default(),
             last_range: 0,
         };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             name,
             platform,
             inner: Mutex::new(inner),
             limits: tokio::sync::Mutex::new(()),
-        })
+            keeping: Mutex::new(()),
+        }))
+    }
+
+    /// The limits in force for its next start, or for its container.
+    pub fn limits(&self) -> Limits {
+        self.lock().effective_limits(&self.platform.config.limits)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -313,15 +309,6 @@ impl Site {
             // Err cannot be: the sender lives in the site until it is told.
             let _ = changed.await;
         }
-    }
-
-    /// Puts what the operator wants on disk; only after that it is promised.
-    fn keep(&self, kept: &Kept) -> anyhow::Result<()> {
-        let path = self.platform.kept_path(&self.name);
-        if !kept.down && kept.overrides == Limits::default() {
-            return persist::remove(&path);
-        }
-        persist::write(&path, kept, Durable::Host)
     }
 }
 

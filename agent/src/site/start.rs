@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Failure, Site, keeper};
+use super::{Failure, Site, keeper, oom};
 use crate::config::{Definition, Limits};
 use crate::container::{self, Container, MakeError, Remains};
 use crate::machine::Event;
@@ -54,6 +54,12 @@ pub(super) fn spawn(
         match outcome {
             Outcome::Ready(container) => {
                 if site.take_ready(&container) {
+                    if site.limits() != limits
+                        && let Err(error) = site.enforce_limits().await
+                    {
+                        tracing::error!("{}: {error:#}", site.name);
+                    }
+                    oom::spawn(site.clone(), container.clone());
                     keeper::spawn(site, container);
                 } else {
                     // It was to be broken off in the moment in which it succeeded.

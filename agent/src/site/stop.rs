@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Site;
-use crate::container::{Container, LastExit, Remains};
+use crate::container::{Container, KILL_LIMIT, LastExit, Remains};
 use crate::machine::Event;
 use crate::persist::{self, Durable};
 
 /// How often a stuck container is tried again; not a timer of sleeping vhosts, only of stuck ones.
 const STUCK_RETRY: Duration = Duration::from_secs(10);
+
+/// How long a retry waits for the end.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// How long a container that is to be replaced may go on with the requests that it has.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -157,8 +160,10 @@ pub(super) async fn remove_until_gone(
     let mut told_stuck = false;
     loop {
         let owner = site.clone();
+        // Those that are stuck must not keep the threads busy that others need.
+        let patience = if told_stuck { GLANCE } else { KILL_LIMIT };
         let removal = tokio::task::spawn_blocking(move || {
-            let result = remains.remove(&owner.platform, &owner.name);
+            let result = remains.remove(&owner.platform, &owner.name, patience);
             (remains, result)
         });
         let result = match removal.await {

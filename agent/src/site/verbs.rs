@@ -1,14 +1,17 @@
 //! What a request and an operator can ask of a vhost.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Ready, Refused, Site};
 use crate::config::Definition;
 use crate::machine::{Event, State, Verdict};
+
+/// How long freezing may take.
+const FREEZE_LIMIT: Duration = Duration::from_millis(500);
 
 enum Now {
     Answer(Result<Ready, Refused>),
@@ -119,13 +122,17 @@ impl Site {
     /// An operator's verb; returns the state when it is reached.
     pub async fn operate(self: &Arc<Self>, event: Event) -> Result<Result<State, Refused>> {
         if matches!(event, Event::Down | Event::Up | Event::Start) {
-            self.remember_down(event == Event::Down).await?;
+            let down = event == Event::Down;
+            self.change_kept(move |kept| kept.down = down).await?;
         }
         let verdict = self.feed(event);
         if let Verdict::Refuse(refusal) = verdict {
             return Ok(Err(self.lock().refused(refusal)));
         }
         let state = self.settled().await;
+        if event == Event::Freeze && state == State::Frozen {
+            self.confirm_frozen().await?;
+        }
         let failed_to_start =
             matches!(event, Event::Start | Event::Restart) && matches!(state, State::Failed { .. });
         if failed_to_start || (matches!(state, State::Stuck(_)) && event != Event::Up) {
@@ -140,21 +147,20 @@ impl Site {
         Ok(Ok(state))
     }
 
-    async fn remember_down(self: &Arc<Self>, down: bool) -> Result<()> {
-        let site = self.clone();
-        let write = move || {
-            let mut kept = site.lock().kept.clone();
-            if kept.down == down {
-                return Ok(());
-            }
-            kept.down = down;
-            site.keep(&kept)?;
-            site.lock().kept.down = down;
-            Ok(())
+    /// Waits until its processes are frozen. A process that waits for dead storage cannot be: then all go on.
+    pub(super) async fn confirm_frozen(self: &Arc<Self>) -> Result<()> {
+        let Some(container) = self.container() else {
+            return Ok(());
         };
-        tokio::task::spawn_blocking(write)
-            .await
-            .context("the task that writes the state failed")?
+        if container.frozen(FREEZE_LIMIT).await {
+            return Ok(());
+        }
+        self.feed_about(&container, Event::Thaw);
+        anyhow::bail!(
+            "cannot freeze {}: not all of its processes stopped within {:.1} s, so it goes on; a process may wait for storage",
+            self.name,
+            FREEZE_LIMIT.as_secs_f64()
+        )
     }
 
     /// Another definition is in force. Changed limits are applied to the running container, everything else takes
@@ -172,7 +178,10 @@ impl Site {
             Some((&self.name, &self.owner())),
             serde_json::json!({"change": "changed"}),
         );
-        self.forget_obsolete_overrides().await;
+        let followed = self.definition();
+        if let Err(error) = self.change_kept(move |kept| kept.follow(&followed)).await {
+            tracing::error!("{}: {error:#}", self.name);
+        }
         if recycle {
             self.feed(Event::Recycle);
         } else if let Err(error) = self.enforce_limits().await {

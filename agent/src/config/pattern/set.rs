@@ -11,13 +11,13 @@ use crate::config::problem::Problem;
 use crate::config::store::Dir;
 
 /// All patterns, in the order of agent.toml: the first that matches a host name has it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Patterns {
     rules: Rules,
     entries: Vec<Entry>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     pattern: HostPattern,
     documents: PathPattern,
