@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-use shim::protocol::{IdMap, Mount};
+use shim::protocol::{IdMap, MAP_IDS, Mount};
 
 use crate::host::DEV;
 use crate::idmap::UserNamespaces;
@@ -44,7 +44,7 @@ pub(crate) fn prepare(mount: BorrowedFd<'_>, wanted: &Mount, users: &UserNamespa
         attr.userns = u64::try_from(fd.as_raw_fd()).unwrap_or(u64::MAX);
     }
     let step = if users.is_some() {
-        "set the attributes and map the ids of"
+        MAP_IDS
     } else {
         "set the attributes of"
     };

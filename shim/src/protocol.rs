@@ -20,6 +20,9 @@ pub const MAX_PACKET: usize = 128 * 1024;
 /// Most descriptors that go with one packet (the kernel's own limit is 253).
 pub const MAX_FDS: usize = 64;
 
+/// [`Failure::step`] of a mount whose file system may be one without id-mapped mounts (the errno is EINVAL then).
+pub const MAP_IDS: &str = "set the attributes and map the ids of";
+
 /// What the agent asks of the spawner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
