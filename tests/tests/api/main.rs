@@ -170,9 +170,12 @@ impl Neighbour {
     }
 }
 
-/// The bound for other clients.
+/// How long other clients may wait; a machine that is emulated only shows that they do not wait for ever.
 fn assert_prompt(p99: Duration) {
-    let limit = Duration::from_millis(10) * time_scale();
+    let limit = match time_scale() {
+        1 => Duration::from_millis(10),
+        slow => Duration::from_millis(50) * slow,
+    };
     assert!(
         p99 < limit,
         "other clients waited {p99:?} at the 99th percentile, more than {limit:?}"
