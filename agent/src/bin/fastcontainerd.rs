@@ -1,5 +1,6 @@
 //! The node agent.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use agent::cli::daemon_args::DaemonArgs;
@@ -19,7 +20,9 @@ fn main() -> ExitCode {
         // The journal adds the time itself.
         log.without_time().with_ansi(false).init();
     } else {
-        log.init();
+        // No escape sequences in a log file.
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        log.with_ansi(colour).init();
     }
     let mode = if args.teardown {
         Mode::Teardown
