@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Supplementary groups of the peer of a Unix socket (SO_PEERGROUPS, Linux 4.13).
@@ -42,4 +43,18 @@ pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: `register` asks that the raw descriptor stays the same open one for as long as the AsyncFd lives. It is
     // owned by the OwnedFd inside, of which only shared references are given out and which closes it when dropped.
     unsafe { AsyncFd::register(fd) }.map_err(Into::into)
+}
+
+/// The notices of a control group, watched by tokio.
+pub(crate) fn watch_oom(
+    events: cgroup::OomEvents,
+) -> io::Result<(AsyncFd<cgroup::OomEvents>, Interest)> {
+    let interest = if events.is_priority() {
+        Interest::PRIORITY
+    } else {
+        Interest::READABLE
+    };
+    // SAFETY: as in `watch`: the events own their descriptor for as long as they live, and never exchange it.
+    let watched = unsafe { AsyncFd::register_with_interest(events, interest) };
+    Ok((watched?, interest))
 }

@@ -166,6 +166,21 @@ fn leaf(verdict: Verdict) -> Code {
             ret(errno(libc::EPERM)),
             ret(ALLOW),
         ],
+        Verdict::Nothing => vec![ret(errno(0))],
+        Verdict::Setsockopt => {
+            let [a, b, c, d] = table::SOCKET_FILTERS;
+            vec![
+                op(LOAD, low(1), 0, 0),
+                op(JUMP_EQUAL, libc::SOL_SOCKET as u32, 0, 6),
+                op(LOAD, low(2), 0, 0),
+                op(JUMP_EQUAL, a, 3, 0),
+                op(JUMP_EQUAL, b, 2, 0),
+                op(JUMP_EQUAL, c, 1, 0),
+                op(JUMP_EQUAL, d, 0, 1),
+                ret(errno(libc::EPERM)),
+                ret(ALLOW),
+            ]
+        }
         Verdict::Personality => one_of(0, table::PERSONALITIES, errno(libc::EPERM)),
         Verdict::Socket => {
             // Families first: unix as it is, inet with its usual protocols, netlink only for routes.

@@ -17,6 +17,10 @@ pub(crate) enum Verdict {
     Personality,
     /// Allowed for the usual families and protocols.
     Socket,
+    /// Allowed but for packet filters.
+    Setsockopt,
+    /// Said to be done, and not done.
+    Nothing,
 }
 
 /// The last number this table was made for; the kernel may have newer ones.
@@ -37,6 +41,9 @@ pub(crate) const PERSONALITIES: &[u32] = &[0, 0x8, 0x20000, 0x20008, 0xffff_ffff
 /// Default, ICMP, TCP, UDP, ICMPv6, multipath TCP (which Go asks for by default).
 pub(crate) const INET_PROTOCOLS: &[u32] = &[0, 1, 6, 17, 58, 262];
 pub(crate) const NETLINK_ROUTE: u32 = 0;
+/// SO_ATTACH_FILTER, SO_ATTACH_BPF and their kin for SO_REUSEPORT: a program's code is in memory that the host has
+/// little of, and it is charged to nobody.
+pub(crate) const SOCKET_FILTERS: [u32; 4] = [26, 50, 51, 52];
 
 /// Looks a number up.
 pub(crate) fn verdict(nr: u32) -> Verdict {
@@ -53,6 +60,10 @@ pub(crate) fn verdict(nr: u32) -> Verdict {
         Verdict::Personality
     } else if is(&[libc::SYS_socket, libc::SYS_socketpair]) {
         Verdict::Socket
+    } else if is(&[libc::SYS_setsockopt]) {
+        Verdict::Setsockopt
+    } else if is(&[libc::SYS_sync]) {
+        Verdict::Nothing
     } else {
         Verdict::Deny
     }
@@ -62,8 +73,17 @@ macro_rules! calls {
     ($($name:ident)*) => { &[$(libc::$name),*] };
 }
 
-/// clone3 hides its flags behind a pointer; statmount, listmount and the lsm calls (457 to 461) only tell things.
-const UNKNOWN: &[libc::c_long] = &[libc::SYS_clone3, 457, 458, 459, 460, 461];
+/// clone3 hides its flags behind a pointer; statmount, listmount and the lsm calls (457 to 461) only tell things;
+/// io_setup draws on a pool that all of the host shares (fs.aio-max-nr), and whoever uses it can do without.
+const UNKNOWN: &[libc::c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_io_setup,
+    457,
+    458,
+    459,
+    460,
+    461,
+];
 
 #[rustfmt::skip]
 const ALLOWED: &[libc::c_long] = calls!(
@@ -71,7 +91,7 @@ const ALLOWED: &[libc::c_long] = calls!(
     SYS_read SYS_write SYS_readv SYS_writev SYS_pread64 SYS_pwrite64 SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2
     SYS_openat SYS_openat2 SYS_close SYS_close_range SYS_lseek SYS_dup SYS_dup3 SYS_fcntl SYS_flock
     SYS_fstat SYS_newfstatat SYS_statx SYS_statfs SYS_fstatfs SYS_faccessat SYS_faccessat2
-    SYS_truncate SYS_ftruncate SYS_fallocate SYS_fsync SYS_fdatasync SYS_sync SYS_syncfs SYS_sync_file_range
+    SYS_truncate SYS_ftruncate SYS_fallocate SYS_fsync SYS_fdatasync SYS_sync_file_range
     SYS_getdents64 SYS_getcwd SYS_chdir SYS_fchdir SYS_mkdirat SYS_mknodat SYS_unlinkat SYS_renameat2
     SYS_linkat SYS_symlinkat SYS_readlinkat SYS_fchmod SYS_fchmodat SYS_fchown SYS_fchownat
     SYS_utimensat SYS_umask SYS_sendfile SYS_splice SYS_tee SYS_vmsplice SYS_copy_file_range SYS_readahead
@@ -79,7 +99,7 @@ const ALLOWED: &[libc::c_long] = calls!(
     SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_getxattr SYS_lgetxattr SYS_fgetxattr
     SYS_listxattr SYS_llistxattr SYS_flistxattr SYS_removexattr SYS_lremovexattr SYS_fremovexattr
     SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch
-    SYS_io_setup SYS_io_destroy SYS_io_submit SYS_io_cancel SYS_io_getevents
+    SYS_io_destroy SYS_io_submit SYS_io_cancel SYS_io_getevents
     // Waiting
     SYS_ppoll SYS_pselect6 SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2
     SYS_signalfd4 SYS_timerfd_create SYS_timerfd_settime SYS_timerfd_gettime SYS_restart_syscall
@@ -108,7 +128,7 @@ const ALLOWED: &[libc::c_long] = calls!(
     SYS_timer_delete SYS_getrandom
     // Sockets
     SYS_bind SYS_listen SYS_accept SYS_accept4 SYS_connect SYS_getsockname SYS_getpeername SYS_getsockopt
-    SYS_setsockopt SYS_shutdown SYS_sendto SYS_recvfrom SYS_sendmsg SYS_recvmsg SYS_sendmmsg SYS_recvmmsg
+    SYS_shutdown SYS_sendto SYS_recvfrom SYS_sendmsg SYS_recvmsg SYS_sendmmsg SYS_recvmmsg
     // System V and POSIX messages, semaphores, shared memory
     SYS_shmget SYS_shmat SYS_shmdt SYS_shmctl SYS_semget SYS_semop SYS_semtimedop SYS_semctl
     SYS_msgget SYS_msgsnd SYS_msgrcv SYS_msgctl

@@ -49,6 +49,11 @@ fn expected(nr: u32, args: [u64; 6]) -> u32 {
             [table::TIOCSTI, table::TIOCLINUX].contains(&arg(1)),
             libc::EPERM,
         ),
+        Verdict::Nothing => errno(0),
+        Verdict::Setsockopt => unless(
+            arg(1) == libc::SOL_SOCKET as u32 && table::SOCKET_FILTERS.contains(&arg(2)),
+            libc::EPERM,
+        ),
         Verdict::Personality => unless(!table::PERSONALITIES.contains(&arg(0)), libc::EPERM),
         Verdict::Socket => match i32::try_from(arg(0)).unwrap_or(-1) {
             libc::AF_UNIX => ALLOW,

@@ -71,8 +71,8 @@ pub async fn make(
     let documents = open_documents(platform, definition).await?;
     let template = platform.templates.get(&definition.template)?;
     let (uid, gid) = user(platform, definition, documents.as_ref())?;
-    // Held until execve: what is slow after that is the application's own, and one that hangs holds nobody up.
-    let _place = platform.start_place().await?;
+    // Held until the clone: what comes after it touches the documents, and storage that hangs must hold nobody up.
+    let place = platform.start_place().await?;
     let opened = Instant::now();
 
     let prepared = platform.take_network(definition.network.mode == Mode::Address)?;
@@ -175,6 +175,7 @@ pub async fn make(
         .await
         .map_err(explain)?;
     drop((theirs, files, join, mounts, activated.socket));
+    drop(place);
     let cloned = Instant::now();
     let main_pid = match (wait_for_exec(&status).await, device) {
         (Err(error), Some(device)) if !direct && cannot_map_documents(&error) => {

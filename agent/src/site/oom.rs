@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::Site;
 use crate::container::Container;
@@ -28,13 +26,8 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
             return;
         }
     };
-    let interest = if events.is_priority() {
-        Interest::PRIORITY
-    } else {
-        Interest::READABLE
-    };
-    let events = match AsyncFd::with_interest(events, interest) {
-        Ok(events) => events,
+    let (events, interest) = match crate::sys::watch_oom(events) {
+        Ok(watched) => watched,
         Err(error) => {
             tracing::warn!("{}: cannot watch its memory: {error}", site.name);
             return;

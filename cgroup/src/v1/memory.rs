@@ -10,6 +10,10 @@ use rustix::param::page_size;
 
 pub(super) const LIMIT: &str = "memory.limit_in_bytes";
 pub(super) const MEMSW: &str = "memory.memsw.limit_in_bytes";
+/// Buffers of TCP sockets: a quarter of the memory limit, within these bounds.
+const TCP: &str = "memory.kmem.tcp.limit_in_bytes";
+const TCP_LEAST: u64 = 4 << 20;
+const TCP_MOST: u64 = 64 << 20;
 
 pub(super) fn memory_bytes(text: &str) -> Option<Setting<u64>> {
     let bytes = stat::number(text)?;
@@ -81,6 +85,18 @@ pub(super) fn plan<'a>(
         text: or_minus_one(sum),
         undo: Undo::FirstLine,
     });
+    if !want.memory_max.is_keep() && at.dir.read_optional(TCP)?.is_some() {
+        // v1 counts socket buffers apart from memory, and not at all where this is not set.
+        out.push(Write {
+            dir: at.dir,
+            limit: "memory.kmem.tcp.limit",
+            file: TCP,
+            text: or_minus_one(
+                new.map(|bytes| round_to_page((bytes / 4).clamp(TCP_LEAST, TCP_MOST), page)),
+            ),
+            undo: Undo::FirstLine,
+        });
+    }
     // The kernel wants memory <= memory + swap at every moment.
     if above(new, old_sum.unwrap_or(Setting::Max)) {
         out.extend(sum_write.into_iter().chain(limit));

@@ -93,9 +93,16 @@ impl Diag {
     /// wherever it listens.
     ///
     /// /proc/net cannot tell it from others of the same name, `name`, and counts those as well.
-    pub fn unix_accepted(&self, method: Method, file: &std::fs::Metadata, name: &[u8]) -> Result<usize> {
+    pub fn unix_accepted(
+        &self,
+        method: Method,
+        file: &std::fs::Metadata,
+        name: &[u8],
+    ) -> Result<usize> {
         match method {
-            Method::SockDiag => self.socket(|socket| unix::accepted(socket, file.dev(), file.ino())),
+            Method::SockDiag => {
+                self.socket(|socket| unix::accepted(socket, file.dev(), file.ino()))
+            }
             Method::ProcNet => self.unix_open(method, name),
         }
     }

@@ -15,6 +15,11 @@ use std::process::{Command, Stdio};
 ///   and before conntrack helpers: a packet must carry the source that is routed back to the very
 ///   interface it came from; to the host's own addresses only what `allow` lists, and replies.
 /// * `input` says the same again at the last possible place.
+/// * `link_local`: clouds tell their machines there who they are and with which keys; that is the host's alone. Some
+///   have their resolver there as well.
+/// * `flows`: no container fills the host's table of connections, in which all others' have to fit.
+/// * `leave`: the outside sees the host's address, so never with a source port below 1024, which only root of the
+///   host may have and which some (NFS) trust.
 /// * `forward`: each packet of a container is looked up, not only the first of a connection, so that
 ///   revoking holds at once and an address that is used again inherits no connection. Towards
 ///   containers only replies pass.
@@ -71,12 +76,23 @@ table inet {table} {{
         iifname "{prefix}*" goto forward_from
         oifname "{prefix}*" goto forward_to
     }}
+    set flows {{
+        type ipv4_addr
+        size 65535
+        flags dynamic
+    }}
     chain forward_from {{
+        ct state new add @flows {{ ip saddr ct count over {FLOWS} }} goto refuse
         meta nfproto != ipv4 drop
         oifname "{prefix}*" goto refuse
         ip daddr {subnet} goto refuse
-        {uplink}ip saddr @outbound accept
         ip saddr . meta l4proto . ip daddr . th dport @allow accept
+        ip daddr 169.254.0.0/16 goto link_local
+        {uplink}ip saddr @outbound accept
+        goto refuse
+    }}
+    chain link_local {{
+        {uplink}meta l4proto {{ tcp, udp }} th dport 53 ip saddr @outbound accept
         goto refuse
     }}
     chain forward_to {{
@@ -85,6 +101,7 @@ table inet {table} {{
     }}
     chain leave {{
         type nat hook postrouting priority srcnat; policy accept;
+        ip saddr {subnet} ip daddr != {subnet} oifname != "{prefix}*" fib saddr type != local meta l4proto {{ tcp, udp }} masquerade to :1024-65535
         ip saddr {subnet} ip daddr != {subnet} oifname != "{prefix}*" fib saddr type != local masquerade
     }}
 }}
@@ -115,6 +132,9 @@ fn elements(kept: &BTreeMap<Ipv4Addr, Policy>) -> (String, String) {
     };
     (line(outbound), line(allow))
 }
+
+/// Connections at a time that one container may have through the host.
+const FLOWS: u32 = 1024;
 
 /// Runs `nft -f -` in the calling thread's network namespace.
 pub(super) fn load(config: &HostConfig, kept: &BTreeMap<Ipv4Addr, Policy>) -> Result<()> {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::definition::Limits;
+use super::definition::{LimitKey, Limits};
 use super::pattern::{HostPattern, PathPattern};
 use super::units::{Bytes, Rate, Span};
 pub use load::{DEFAULT_CONFIG, Overrides};
@@ -60,7 +60,8 @@ pub struct AgentConfig {
     pub front_group: Principal,
     /// How it is found out whether a site listens: `sock_diag`.
     pub listen_check: ListenCheck,
-    /// Limits of every site for what its definition leaves out; none.
+    /// Limits of every site for what its definition leaves out: 512 processes, so that no fork bomb takes the host's
+    /// process numbers; `max` in a definition lifts it.
     pub limits: Limits,
     /// Bounds of the API.
     pub api: Api,
@@ -211,7 +212,7 @@ impl Default for AgentConfig {
             operator_group: name("fastcontainer"),
             front_group: name("www-data"),
             listen_check: ListenCheck::SockDiag,
-            limits: Limits::default(),
+            limits: default_limits(),
             api: Api::default(),
             starts: Starts::default(),
             log: Log::default(),
@@ -221,6 +222,12 @@ impl Default for AgentConfig {
             alias: Vec::new(),
         }
     }
+}
+
+fn default_limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.set(LimitKey::Pids, Some(512));
+    limits
 }
 
 impl Default for Api {
