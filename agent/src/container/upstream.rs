@@ -31,8 +31,23 @@ pub(super) fn path(platform: &Platform, vhost: &str) -> PathBuf {
     directory(platform, vhost).join("upstream")
 }
 
+/// The longest path that fits into an address with the NUL that most programs, nginx among them, want behind it.
+const SOCKET_PATH: usize = 107;
+
+fn check_length(path: &Path) -> Result<()> {
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH {
+        bail!(
+            "nobody could connect to {}: it has {length} bytes, and the path of a socket at most {SOCKET_PATH}; listen on TCP, or give the vhost a shorter name",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
 /// Makes the tmpfs; returns a detached mount of the tenant's directory.
 pub(super) fn prepare(platform: &Platform, vhost: &str, ids: Ids) -> Result<OwnedFd> {
+    check_length(&path(platform, vhost))?;
     let directory = directory(platform, vhost);
     remove(platform, vhost)?;
     std::fs::create_dir(&directory)
@@ -111,4 +126,21 @@ pub(super) fn remove(platform: &Platform, vhost: &str) -> Result<()> {
     }
     std::fs::remove_dir(&directory)
         .with_context(|| format!("cannot remove {}", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_no_address_can_hold_is_refused() {
+        let of = |name: usize| {
+            PathBuf::from("/run/fastcontainer/sites")
+                .join("a".repeat(name))
+                .join("socket/upstream")
+        };
+        assert_eq!(of(66).as_os_str().len(), SOCKET_PATH);
+        assert!(check_length(&of(66)).is_ok());
+        assert!(check_length(&of(67)).is_err_and(|e| e.to_string().contains("108 bytes")));
+    }
 }
