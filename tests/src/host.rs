@@ -77,7 +77,7 @@ impl Host {
             .arg("--vhosts-dir")
             .arg(path("vhosts.d"))
             .args(["--cgroup-parent", &self.cgroup_parent])
-            .env("FASTCONTAINER_LOG", "debug");
+            .env("FASTCONTAINER_LOG", std::env::var_os("FASTCONTAINER_LOG").unwrap_or("debug".into()));
         command
     }
 
@@ -259,9 +259,12 @@ pub fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Gives this network namespace one more address, as if the host had an interface to the outside.
+/// Gives this network namespace one more address, as if the host had an interface to the outside: `outside`, whose
+/// other end is `far`. Not every kernel has interfaces of the type dummy.
 pub fn outside_address(address: Ipv4Addr) {
-    run("ip", &["link", "add", "outside", "type", "dummy"]);
+    run("ip", &["link", "add", "outside", "type", "veth", "peer", "name", "far"]);
     run("ip", &["addr", "add", &format!("{address}/24"), "dev", "outside"]);
-    run("ip", &["link", "set", "outside", "up"]);
+    for end in ["outside", "far"] {
+        run("ip", &["link", "set", end, "up"]);
+    }
 }

@@ -1,0 +1,90 @@
+//! From a dispatch request for a stopped site to the first byte of its answer.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use harness::Host;
+use harness::client::Client;
+
+use crate::Effort;
+use crate::report::{Figures, Row};
+
+/// All limits that every host can enforce.
+const LIMITS: &str = "[limits]\ncpu = \"100%\"\nmemory = \"64M\"\npids = 64\n";
+
+/// One dispatch on `client` and one request to where it leads; until the first byte of the answer.
+pub(crate) fn first_byte(client: &mut Client, vhost: &str) -> Duration {
+    let body = format!("{{\"vhost\":\"{vhost}\"}}");
+    let began = Instant::now();
+    let upstream = client
+        .request("POST", "/v1/dispatch", body.as_bytes())
+        .unwrap()
+        .upstream();
+    let request = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n";
+    let mut byte = [0];
+    match upstream.strip_prefix("unix:") {
+        Some(path) => {
+            let mut stream = UnixStream::connect(path).unwrap();
+            stream.write_all(request).unwrap();
+            stream.read_exact(&mut byte).unwrap();
+        }
+        None => {
+            let mut stream = TcpStream::connect(&upstream).unwrap();
+            stream.write_all(request).unwrap();
+            stream.read_exact(&mut byte).unwrap();
+        }
+    }
+    began.elapsed()
+}
+
+/// Ends the site, until nothing is left of it.
+pub(crate) fn stop(client: &mut Client, vhost: &str) {
+    let answer = client
+        .request("POST", &format!("/v1/vhosts/{vhost}/stop"), b"")
+        .unwrap();
+    assert_eq!(
+        answer.json()["state"],
+        "stopped",
+        "{}",
+        String::from_utf8_lossy(&answer.body)
+    );
+}
+
+fn rounds(host: &Host, vhost: &str, rounds: usize) -> Vec<Duration> {
+    let mut client = Client::connect(&host.socket()).unwrap();
+    let mut round = || {
+        let took = first_byte(&mut client, vhost);
+        stop(&mut client, vhost);
+        took
+    };
+    // The first start of all reads files that stay in memory.
+    for _ in 0..10 {
+        round();
+    }
+    (0..rounds).map(|_| round()).collect()
+}
+
+pub(crate) fn measure(effort: Effort) -> Vec<Row> {
+    let host = Host::new("");
+    host.site("a.example.com", &format!("{}{LIMITS}", harness::STATIC));
+    let unix = "command = [\"/usr/bin/python3\", \"-c\", \"import socket; s=socket.socket(socket.AF_UNIX); s.bind('/run/site/s'); s.listen(); c,_=s.accept(); c.recv(99); c.send(b'HTTP/1.0 200 OK\\\\r\\\\n\\\\r\\\\n')\"]\nlisten = \"unix:/run/site/s\"\n";
+    host.site(
+        "b.example.com",
+        &format!("{unix}{LIMITS}[network]\nmode = \"private\"\n"),
+    );
+    let address = rounds(&host, "a.example.com", effort.rounds(1000));
+    let private = rounds(&host, "b.example.com", effort.rounds(200));
+    host.finish();
+    let figures = Figures::millis("fastcontainer", &address);
+    let (p50, max) = (figures.p50(), figures.max());
+    vec![
+        Row::new("cold dispatch to first byte: static server, own address, cpu+memory+pids limits, seccomp")
+            .with(figures)
+            .at_most("p50 ms", p50, 2.5)
+            .at_most("max ms", max, 50.0),
+        Row::new("cold dispatch to first byte: python on a Unix socket, no network (for comparison)")
+            .with(Figures::millis("fastcontainer", &private)),
+    ]
+}
