@@ -86,7 +86,7 @@ DirectoryIndex index.php
 </FilesMatch>
 CONFIG
     cat >"$dir/public/index.php" <<'PHP'
-Hello from PHP <?= PHP_VERSION ?> in <?= $_SERVER['SERVER_NAME'] ?>, run by uid <?= posix_getuid() ?>; you are <?= $_SERVER['HTTP_X_FORWARDED_FOR'] ?>.
+Hello from PHP <?= PHP_VERSION ?> in <?= $_SERVER['SERVER_NAME'] ?>, run by uid <?= posix_getuid() ?>; you are <?= $_SERVER['HTTP_X_FORWARDED_FOR'] ?? 'the host' ?>.
 PHP
     cat >"$dir/public/speed.php" <<'PHP'
 <?php
