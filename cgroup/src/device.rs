@@ -3,13 +3,18 @@
 use crate::Error;
 use crate::limits::Device;
 use rustix::fd::AsFd;
-use rustix::fs::{major, minor};
+use rustix::fs::{AtFlags, StatxFlags, major, makedev, minor};
 use std::path::Path;
 
 /// The whole disk under the file system of an open file; of a partition, the disk it is part of.
+///
+/// Only the kernel is asked, not the file system's storage: a FUSE or NFS server that hangs holds nobody up here.
 pub fn block_device_of(fd: impl AsFd) -> Result<Device, Error> {
-    let stat = rustix::fs::fstat(fd).map_err(|e| Error::sys("examine", "an open file", e))?;
-    whole_disk(stat.st_dev, "the open file")
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(fd, "", flags, StatxFlags::empty())
+        .map_err(|e| Error::sys("examine", "an open file", e))?;
+    let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    whole_disk(device, "the open file")
 }
 
 /// The same for a path.
