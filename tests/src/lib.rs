@@ -14,9 +14,12 @@
 mod host;
 pub mod client;
 pub mod http;
+pub mod inside;
+pub mod limits;
 mod leak;
 mod programs;
 pub mod sites;
+pub mod world;
 
 pub use host::{Host, OWNER, STATIC, outside_address, run, send_signal};
 pub use http::Answer;

@@ -1,0 +1,118 @@
+//! What uses up a limit.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::sys::{self, End};
+
+/// The share of one CPU that this process gets while it wants all of it, in percent.
+pub(crate) fn cpu(seconds: u64) -> f64 {
+    let spent = || {
+        let t = clock_gettime(ClockId::ProcessCPUTime);
+        t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
+    };
+    let (began, before) = (Instant::now(), spent());
+    let mut sum = 0u64;
+    while began.elapsed() < Duration::from_secs(seconds) {
+        for n in 0..10_000u64 {
+            sum = std::hint::black_box(sum.wrapping_add(n));
+        }
+    }
+    (spent() - before) / began.elapsed().as_secs_f64() * 100.0
+}
+
+/// Takes so many megabytes and touches each page.
+pub(crate) fn allocate(megabytes: usize) -> usize {
+    let mut memory = Vec::new();
+    for _ in 0..megabytes {
+        let mut piece = vec![1u8; 1 << 20];
+        for page in piece.iter_mut().step_by(4096) {
+            *page = std::hint::black_box(2);
+        }
+        memory.push(piece);
+    }
+    std::hint::black_box(memory.iter().map(Vec::len).sum::<usize>() >> 20)
+}
+
+/// Takes so many megabytes and keeps them until somebody ends this process.
+pub(crate) fn hold(megabytes: usize) -> ! {
+    let memory = vec![1u8; megabytes << 20];
+    loop {
+        std::hint::black_box(&memory);
+        std::thread::park();
+    }
+}
+
+/// The same in a child; how that ended.
+pub(crate) fn allocate_in_child(megabytes: usize) -> String {
+    // The site's own server lives on: the child is the bigger one and thus the one to go.
+    match sys::in_child(|| i32::from(allocate(megabytes) != megabytes)) {
+        Ok(End::Code(code)) => format!("code {code}"),
+        Ok(End::Signal(signal)) => format!("signal {signal}"),
+        Err(error) => format!("no child: {error}"),
+    }
+}
+
+/// Forks until it fails or `most` are there: how many, and the errno. All end again.
+pub(crate) fn fork(most: usize) -> String {
+    let mut children = Vec::new();
+    let mut errno = 0;
+    while children.len() < most {
+        match sys::sleeping_child() {
+            Ok(pid) => children.push(pid),
+            Err(e) => {
+                errno = e;
+                break;
+            }
+        }
+    }
+    for pid in &children {
+        let _ = sys::call(
+            libc::SYS_kill,
+            &[
+                sys::Arg::N(u64::from(pid.unsigned_abs())),
+                sys::Arg::N(libc::SIGKILL as u64),
+            ],
+        );
+        sys::wait(*pid);
+    }
+    format!("{} {errno}", children.len())
+}
+
+/// Writes past the page cache for so many seconds; bytes per second.
+pub(crate) fn write_direct(seconds: u64) -> std::io::Result<f64> {
+    const PIECE: usize = 64 << 10;
+    let path = "/site/direct";
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)?;
+    let memory = vec![7u8; PIECE + 4096];
+    let start = memory.as_ptr().align_offset(4096);
+    let piece = &memory[start..start + PIECE];
+    // The bucket that fills while nothing is written must not count.
+    for _ in 0..8 {
+        file.write_all(piece)?;
+    }
+    let (began, mut written) = (Instant::now(), 0usize);
+    while began.elapsed() < Duration::from_secs(seconds) {
+        file.write_all(piece)?;
+        written += PIECE;
+    }
+    let rate = written as f64 / began.elapsed().as_secs_f64();
+    fs::remove_file(path)?;
+    Ok(rate)
+}
+
+/// Opens as many inotify instances as it gets, up to `most`, and keeps them.
+pub(crate) fn inotify(most: usize) -> usize {
+    (0..most)
+        .take_while(|_| sys::call(libc::SYS_inotify_init1, &[sys::Arg::N(0)]).is_ok())
+        .count()
+}

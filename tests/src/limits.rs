@@ -1,0 +1,63 @@
+//! Changing limits and looking at what they did.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::{Answer, Host, cgroup_roots};
+
+/// The site whose limits are tested, of owner `acme`.
+pub const SITE: &str = "a.example.com";
+
+/// What a command has said.
+pub fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// `fastctl set`, which must work.
+pub fn set(host: &Host, words: &[&str]) -> String {
+    let output = host.ctl(&[&["set", SITE], words].concat());
+    assert!(output.status.success(), "set {words:?}: {}", text(&output));
+    text(&output)
+}
+
+/// `PATCH /v1/vhosts/NAME/limits`.
+pub fn patch(host: &Host, body: &Value) -> Answer {
+    host.request(
+        "PATCH",
+        &format!("/v1/vhosts/{SITE}/limits"),
+        body.to_string().as_bytes(),
+    )
+}
+
+/// Events of one kind about the site.
+pub fn events(host: &Host, kind: &str) -> Vec<Value> {
+    let output = host.ctl(&["--json", "events"]);
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let all = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    all.filter(|event| event["event"] == kind && event["vhost"] == SITE)
+        .collect()
+}
+
+/// The value of a file in the site's cgroup, where the controller is.
+pub fn in_cgroup(host: &Host, names: [&str; 2]) -> String {
+    let group = format!("{}/acme/{SITE}", host.cgroup_parent);
+    let paths = cgroup_roots()
+        .into_iter()
+        .flat_map(|root| names.map(|name| Path::new(&root).join(&group).join(name)));
+    let found = paths
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .next();
+    found
+        .unwrap_or_else(|| panic!("no {names:?} in {group}"))
+        .trim()
+        .to_owned()
+}
