@@ -245,9 +245,8 @@ fn a_tenants_link_leads_nowhere() {
         if answer.status == 200 {
             let path = answer.upstream().strip_prefix("unix:").unwrap().to_owned();
             assert!(
-                fs::symlink_metadata(&path).is_ok_and(|status| status.file_type().is_symlink()
-                    == false
-                    && status.uid() >= 1000),
+                fs::symlink_metadata(&path)
+                    .is_ok_and(|status| !status.file_type().is_symlink() && status.uid() >= 1000),
                 "{path}"
             );
             assert_eq!(get_unix(&path).unwrap().body, b"mine");
