@@ -1,7 +1,7 @@
 //! `fastcontainerd` from its start to its end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
@@ -25,6 +25,9 @@ pub enum Mode {
 
 /// How long requests that are being answered may take once the agent has been told to end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long an agent that has been killed may take to be gone.
+const PREDECESSOR: Duration = Duration::from_secs(3);
 
 /// Runs the agent until it is told to end (SIGTERM, SIGINT). Containers live on.
 pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
@@ -86,12 +89,19 @@ fn alone(config: &AgentConfig) -> Result<std::fs::File> {
         .with_context(|| format!("cannot make {}", run_dir.display()))?;
     let file =
         std::fs::File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
-    file.try_lock().with_context(|| {
-        format!(
-            "another agent uses {} already; stop it or choose another --run-dir",
-            run_dir.display()
-        )
-    })?;
+    // One that was killed a moment ago may still be on its way out.
+    let end = Instant::now() + PREDECESSOR;
+    while let Err(error) = file.try_lock() {
+        if Instant::now() > end {
+            return Err(error).with_context(|| {
+                format!(
+                    "another agent uses {} already; stop it or choose another --run-dir",
+                    run_dir.display()
+                )
+            });
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     Ok(file)
 }
 

@@ -246,6 +246,30 @@ impl Machine {
     }
 }
 
+impl Event {
+    /// What it is called in events and logs.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Restart => "restart",
+            Self::Freeze => "freeze",
+            Self::Thaw => "thaw",
+            Self::Ready => "ready",
+            Self::StartFailed => "start failed",
+            Self::Exited => "exited",
+            Self::Ended => "ended",
+            Self::Unkillable => "cannot be ended",
+            Self::IdleStop | Self::IdleFreeze => "idle",
+            Self::Recycle => "recycled",
+            Self::Withdraw => "definition removed",
+        }
+    }
+}
+
 impl State {
     /// The word for users (MISSION D7).
     pub fn word(self) -> &'static str {

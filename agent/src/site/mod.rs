@@ -272,7 +272,7 @@ impl Site {
 
     fn announce(&self, inner: &mut Inner, before: State, cause: Event) {
         let after = inner.machine.state();
-        let cause = format!("{cause:?}").to_lowercase();
+        let cause = cause.words();
         tracing::debug!(
             "{}: {} -> {} ({cause})",
             self.name,
