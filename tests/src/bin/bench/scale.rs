@@ -36,7 +36,7 @@ fn definition(n: usize) -> String {
         "name = \"site{n}.example.com\"\naliases = [\"www.site{n}.example.com\"]\nowner = \"owner{}\"\n",
         n / 20
     );
-    let _ = write!(text, "documents = \"/srv/www/site{n}.example.com\"\n");
+    let _ = writeln!(text, "documents = \"/srv/www/site{n}.example.com\"");
     text + "command = [\"apache2\", \"-D\", \"FOREGROUND\", \"-f\", \"/site/httpd.conf\"]\nlisten = \"tcp:8080\"\n\
         [limits]\ncpu = \"20%\"\nmemory = \"256M\"\npids = 128\n[idle]\ntimeout = \"60s\"\n"
 }
