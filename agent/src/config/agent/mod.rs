@@ -62,6 +62,7 @@ pub struct AgentConfig {
     pub listen_check: ListenCheck,
     /// Limits of every site for what its definition leaves out: 512 processes, so that no fork bomb takes the host's
     /// process numbers; `max` in a definition lifts it.
+    #[serde(deserialize_with = "over_default_limits")]
     pub limits: Limits,
     /// Bounds of the API.
     pub api: Api,
@@ -222,6 +223,11 @@ impl Default for AgentConfig {
             alias: Vec::new(),
         }
     }
+}
+
+/// A `[limits]` without `pids` leaves that default in force.
+fn over_default_limits<'de, D: serde::Deserializer<'de>>(limits: D) -> Result<Limits, D::Error> {
+    Ok(default_limits().merge(&Limits::deserialize(limits)?))
 }
 
 fn default_limits() -> Limits {

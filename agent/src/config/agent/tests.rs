@@ -239,12 +239,17 @@ fn the_shipped_examples_are_valid_and_show_every_key() {
         socket: None,
         cgroup_parent: None,
         shim: None,
-        limits: Limits::default(),
+        limits: AgentConfig::default().limits,
         owner: BTreeMap::new(),
         template: BTreeMap::new(),
         alias: Vec::new(),
         ..config.clone()
     };
+    assert_eq!(
+        load("[limits]\nmemory = \"1G\"").unwrap().limits,
+        config.limits,
+        "what [limits] leaves out keeps its default"
+    );
     assert_eq!(
         shown,
         AgentConfig::default(),
