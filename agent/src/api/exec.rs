@@ -124,6 +124,8 @@ struct Session {
     exit: OwnedFd,
     streams: Streams,
     container: Arc<Container>,
+    /// Keeps the container from being stopped as idle.
+    _session: Arc<()>,
 }
 
 impl Session {
@@ -195,6 +197,7 @@ impl Session {
             exit,
             streams,
             container: container.clone(),
+            _session: container.session(),
         })
     }
 

@@ -78,6 +78,8 @@ pub struct Container {
     /// The host's network namespace.
     home: Arc<netns::Namespace>,
     method: netns::Method,
+    /// Commands that operators run in it now.
+    sessions: Arc<()>,
     /// When its keeper and stop tasks have to look again.
     pub(crate) since: std::time::Instant,
 }
@@ -108,6 +110,7 @@ impl Container {
             namespace,
             home: platform.home.clone(),
             method: platform.method,
+            sessions: Arc::default(),
             since: began,
         }
     }
@@ -135,6 +138,7 @@ impl Container {
             listener: self.listener.clone(),
             home: self.home.clone(),
             method: self.method,
+            sessions: self.sessions.clone(),
             since: self.since,
         })
     }
@@ -192,7 +196,13 @@ impl Container {
         Box::new(move || container.check())
     }
 
-    /// Connections that are open to its server now. May cost more than [`Self::listens`]: not for the hot path.
+    /// Held while an operator's command runs in it: that is use, as a connection is.
+    pub fn session(&self) -> Arc<()> {
+        self.sessions.clone()
+    }
+
+    /// Connections that are open to its server now, and operators' commands. May cost more than [`Self::listens`]:
+    /// not for the hot path.
     pub fn open_connections(&self) -> Result<usize> {
         let diag = self.namespace.diag();
         let count = match &self.listener {
@@ -211,6 +221,8 @@ impl Container {
                 ),
             },
         };
+        let sessions = Arc::strong_count(&self.sessions) - 1;
+        let count = count.map(|open| open + sessions);
         count.with_context(|| format!("cannot count the connections of {}", self.vhost))
     }
 
