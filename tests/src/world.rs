@@ -163,7 +163,12 @@ pub fn world(rest: &str) -> World {
         "setuid": ["/site/setuid-root", "/site/setgid-root", "/site/capable"],
         "devices": ["/site/memory", "/site/zero", "/site/disk"],
     });
-    let documents = site(&host, "a.example.com", rest);
+    let documents = site(
+        &host,
+        "a.example.com",
+        // Looking around is no use of the site, and takes a slow machine more than a minute.
+        &format!("{rest}[idle]\ntimeout = \"1h\"\n"),
+    );
     plant(&documents);
     fs::write(documents.join("targets"), targets.to_string()).expect("set-up of the test");
     World {
