@@ -5,9 +5,14 @@ use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Making namespaces ahead may wait; whatever handles a request may not.
 const NICENESS: i32 = 10;
+
+/// Nor does it begin while the start that has just taken one is under way: the locks and caches are the same. Only a
+/// pool that is down to half does not wait.
+const REST: Duration = Duration::from_millis(5);
 
 /// What a namespace is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,6 +65,8 @@ struct State {
     private: VecDeque<Prepared>,
     address: VecDeque<Prepared>,
     stop: bool,
+    /// When one was taken last.
+    taken: Option<Instant>,
     /// The refill failed: it is tried again at the next take, not in a loop.
     failed: Option<String>,
 }
@@ -96,6 +103,7 @@ impl Pool {
         let ready = {
             let mut state = self.shared.state();
             state.failed = None;
+            state.taken = Some(Instant::now());
             state.queue(kind).pop_front()
         };
         self.shared.wake.notify_one();
@@ -172,6 +180,11 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
+            if let Some(rest) = state.rest(kind, self.size) {
+                let woken = self.wake.wait_timeout(state, rest);
+                state = woken.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
             drop(state);
             let prepared = self.prepare(kind, Namespace::create_here);
             state = self.state();
@@ -220,6 +233,16 @@ impl State {
             Kind::Private => &mut self.private,
             Kind::Address => &mut self.address,
         }
+    }
+
+    /// How long the refill of a kind has to wait yet.
+    fn rest(&self, kind: Kind, size: PoolSize) -> Option<Duration> {
+        let (ready, wanted) = match kind {
+            Kind::Private => (self.private.len(), size.private),
+            Kind::Address => (self.address.len(), size.address),
+        };
+        let rest = REST.saturating_sub(self.taken?.elapsed());
+        (ready * 2 > wanted && !rest.is_zero()).then_some(rest)
     }
 
     /// A kind of which there are too few; the one that is shorter of its size by more.
