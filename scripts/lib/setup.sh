@@ -48,7 +48,7 @@ setup_install() { # PROGRAM:PACKAGE…
 setup_rust() {
     local home component target
     target=$(uname -m)-unknown-linux-musl
-    for home in "${CARGO_HOME:-$HOME/.cargo}" /root/.cargo "$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)/.cargo"; do
+    for home in "${CARGO_HOME:-$HOME/.cargo}" "$(getent passwd root | cut -d: -f6)/.cargo" "$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)/.cargo"; do
         command -v cargo >/dev/null && break
         [[ -x $home/bin/cargo ]] || continue
         export PATH=$home/bin:$PATH
