@@ -77,12 +77,17 @@ impl Bundle {
         );
         exits::run(program, &["--root", &root, "run", "--bundle", &dir, &name])
     }
+}
 
-    /// The empty cgroups above those that the runtimes have removed.
-    pub(crate) fn remove(self) {
+impl Drop for Bundle {
+    /// Removes the empty cgroups above those that the runtimes have removed.
+    fn drop(&mut self) {
         for root in harness::cgroup_roots() {
-            // Err: this hierarchy has none.
-            let _ = fs::remove_dir(Path::new(&root).join(&self.parent));
+            let parent = Path::new(&root).join(&self.parent);
+            for group in [parent.join("no-op"), parent] {
+                // Err: this hierarchy has none.
+                let _ = fs::remove_dir(group);
+            }
         }
     }
 }

@@ -140,7 +140,7 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
         .map(|(who, _, times)| Figures::millis(who, times))
         .collect();
     drop(peers);
-    bundle.remove();
+    drop(bundle);
     host.finish();
     let own = Figures::millis("fastcontainer, whole agent", &own);
     let p50 = own.p50();
