@@ -40,10 +40,16 @@ impl Host {
     /// Starts an agent; `config` is added to its agent.toml.
     pub fn new(config: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        assert!(rustix::process::geteuid().is_root(), "integration tests run as root: sudo scripts/test");
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "integration tests run as root: sudo scripts/test"
+        );
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own");
         run("ip", &["link", "set", "lo", "up"]);
-        let temporary = tempfile::Builder::new().prefix("fct-").tempdir_in("/var/tmp").expect("a directory");
+        let temporary = tempfile::Builder::new()
+            .prefix("fct-")
+            .tempdir_in("/var/tmp")
+            .expect("a directory");
         let dir = temporary.path().canonicalize().expect("its path");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("its mode");
         for name in ["vhosts.d", "www"] {
@@ -52,7 +58,12 @@ impl Host {
         fs::write(dir.join("agent.toml"), config).expect("agent.toml");
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let cgroup_parent = format!("fct-{}-{number}", std::process::id());
-        let host = Self { dir, cgroup_parent, daemon: RefCell::new(None), _temporary: temporary };
+        let host = Self {
+            dir,
+            cgroup_parent,
+            daemon: RefCell::new(None),
+            _temporary: temporary,
+        };
         host.start();
         host
     }
@@ -77,19 +88,33 @@ impl Host {
             .arg("--vhosts-dir")
             .arg(path("vhosts.d"))
             .args(["--cgroup-parent", &self.cgroup_parent])
-            .env("FASTCONTAINER_LOG", std::env::var_os("FASTCONTAINER_LOG").unwrap_or("debug".into()));
+            .env(
+                "FASTCONTAINER_LOG",
+                std::env::var_os("FASTCONTAINER_LOG").unwrap_or("debug".into()),
+            );
         command
     }
 
     /// Starts the agent (again) and waits until it answers.
     pub fn start(&self) {
-        let log = fs::File::options().create(true).append(true).open(self.dir.join("agent.log")).expect("a log");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("agent.log"))
+            .expect("a log");
         let mut command = self.command();
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log);
         let mut child = command.spawn().expect("fastcontainerd starts");
         wait_for("the agent's first answer", seconds(10), || {
             let ended = child.try_wait().expect("the agent can be asked");
-            assert!(ended.is_none(), "the agent ended: {ended:?}\n{}", self.log());
+            assert!(
+                ended.is_none(),
+                "the agent ended: {ended:?}\n{}",
+                self.log()
+            );
             self.try_request("GET", "/health.html", b"").is_ok()
         });
         *self.daemon.borrow_mut() = Some(child);
@@ -133,7 +158,13 @@ impl Host {
     /// Defines a site of owner `acme` with documents; `rest` is TOML behind the first keys. In force when this returns.
     pub fn site(&self, name: &str, rest: &str) -> PathBuf {
         let documents = self.documents(name);
-        self.define(name, &format!("owner = \"acme\"\ndocuments = {:?}\n{rest}", documents.display().to_string()));
+        self.define(
+            name,
+            &format!(
+                "owner = \"acme\"\ndocuments = {:?}\n{rest}",
+                documents.display().to_string()
+            ),
+        );
         documents
     }
 
@@ -141,23 +172,34 @@ impl Host {
     pub fn define(&self, name: &str, text: &str) {
         let text = format!("name = {name:?}\n{text}");
         fs::write(self.dir.join("new.tmp"), &text).expect("a definition");
-        fs::rename(self.dir.join("new.tmp"), self.dir.join("vhosts.d").join(format!("{name}.toml"))).expect("a definition");
+        fs::rename(
+            self.dir.join("new.tmp"),
+            self.dir.join("vhosts.d").join(format!("{name}.toml")),
+        )
+        .expect("a definition");
         wait_for("the definition is in force", seconds(5), || {
             let problems = self.problems();
             assert!(problems.iter().all(|p| !p.contains(name)), "{problems:?}");
-            self.try_request("GET", &format!("/v1/vhosts/{name}"), b"").is_ok_and(|answer| answer.status == 200)
+            self.try_request("GET", &format!("/v1/vhosts/{name}"), b"")
+                .is_ok_and(|answer| answer.status == 200)
         });
     }
 
     /// What the agent finds wrong with definitions.
     pub fn problems(&self) -> Vec<String> {
         let status = self.request("GET", "/v1/status", b"").json();
-        status["problems"].as_array().expect("problems").iter().map(Value::to_string).collect()
+        status["problems"]
+            .as_array()
+            .expect("problems")
+            .iter()
+            .map(Value::to_string)
+            .collect()
     }
 
     /// One API request; panics if there is no answer at all.
     pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Answer {
-        self.try_request(method, path, body).unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()))
+        self.try_request(method, path, body)
+            .unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()))
     }
 
     /// One API request.
@@ -167,17 +209,25 @@ impl Host {
 
     /// Dispatches.
     pub fn dispatch(&self, vhost: &str) -> Answer {
-        self.request("POST", "/v1/dispatch", json!({"vhost": vhost}).to_string().as_bytes())
+        self.request(
+            "POST",
+            "/v1/dispatch",
+            json!({"vhost": vhost}).to_string().as_bytes(),
+        )
     }
 
     /// `GET /v1/vhosts/NAME`.
     pub fn status(&self, vhost: &str) -> Value {
-        self.request("GET", &format!("/v1/vhosts/{vhost}"), b"").json()
+        self.request("GET", &format!("/v1/vhosts/{vhost}"), b"")
+            .json()
     }
 
     /// The state's word.
     pub fn state(&self, vhost: &str) -> String {
-        self.status(vhost)["state"].as_str().expect("a state").to_owned()
+        self.status(vhost)["state"]
+            .as_str()
+            .expect("a state")
+            .to_owned()
     }
 
     /// `POST /v1/vhosts/NAME/VERB`.
@@ -187,18 +237,26 @@ impl Host {
 
     /// Waits until a site is in a state.
     pub fn wait_state(&self, vhost: &str, state: &str, limit: u64) {
-        wait_for(&format!("{vhost} is {state}"), seconds(limit), || self.state(vhost) == state);
+        wait_for(&format!("{vhost} is {state}"), seconds(limit), || {
+            self.state(vhost) == state
+        });
     }
 
     /// `fastctl --socket S ARGS`.
     pub fn ctl(&self, args: &[&str]) -> Output {
-        Command::new(&programs().ctl).arg("--socket").arg(self.socket()).args(args).output().expect("fastctl runs")
+        Command::new(&programs().ctl)
+            .arg("--socket")
+            .arg(self.socket())
+            .args(args)
+            .output()
+            .expect("fastctl runs")
     }
 
     /// Dispatches and fetches a path from the site.
     pub fn get(&self, vhost: &str, path: &str) -> Answer {
         let upstream = self.dispatch(vhost).upstream();
-        http::get(&upstream, path, seconds(10)).unwrap_or_else(|e| panic!("GET {upstream}{path}: {e}"))
+        http::get(&upstream, path, seconds(10))
+            .unwrap_or_else(|e| panic!("GET {upstream}{path}: {e}"))
     }
 
     /// What exists of this test now.
@@ -221,14 +279,27 @@ impl Host {
             std::thread::sleep(Duration::from_millis(20));
             left = self.snapshot();
         }
-        assert_eq!(left, Snapshot::default(), "something is left\n{}", self.log());
+        assert_eq!(
+            left,
+            Snapshot::default(),
+            "something is left\n{}",
+            self.log()
+        );
     }
 
     fn end(&self) {
         self.signal_agent(libc::SIGTERM);
-        let output = self.command().arg("--teardown").output().expect("fastcontainerd --teardown runs");
+        let output = self
+            .command()
+            .arg("--teardown")
+            .output()
+            .expect("fastcontainerd --teardown runs");
         if !output.status.success() && !std::thread::panicking() {
-            panic!("teardown: {}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
+            panic!(
+                "teardown: {}\n{}",
+                String::from_utf8_lossy(&output.stderr),
+                self.log()
+            );
         }
     }
 }
@@ -254,16 +325,31 @@ pub fn send_signal(pid: u32, signal: i32) {
 
 /// Runs a command that has to succeed.
 pub fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Gives this network namespace one more address, as if the host had an interface to the outside: `outside`, whose
 /// other end is `far`. Not every kernel has interfaces of the type dummy.
 pub fn outside_address(address: Ipv4Addr) {
-    run("ip", &["link", "add", "outside", "type", "veth", "peer", "name", "far"]);
-    run("ip", &["addr", "add", &format!("{address}/24"), "dev", "outside"]);
+    run(
+        "ip",
+        &[
+            "link", "add", "outside", "type", "veth", "peer", "name", "far",
+        ],
+    );
+    run(
+        "ip",
+        &["addr", "add", &format!("{address}/24"), "dev", "outside"],
+    );
     for end in ["outside", "far"] {
         run("ip", &["link", "set", end, "up"]);
     }

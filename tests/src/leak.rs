@@ -27,9 +27,15 @@ impl Snapshot {
     pub fn take(cgroup_parent: &str, dir: &Path) -> Self {
         let mut snapshot = Self::default();
         for root in cgroup_roots() {
-            walk(Path::new(&root).join(cgroup_parent).as_path(), &mut snapshot);
+            walk(
+                Path::new(&root).join(cgroup_parent).as_path(),
+                &mut snapshot,
+            );
         }
-        snapshot.links = names("/sys/class/net").into_iter().filter(|name| name != "lo").collect();
+        snapshot.links = names("/sys/class/net")
+            .into_iter()
+            .filter(|name| name != "lo")
+            .collect();
         // /sys shows the namespace it was mounted in; ip asks the kernel from here.
         if let Ok(output) = Command::new("ip").args(["-o", "link"]).output() {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -42,12 +48,18 @@ impl Snapshot {
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let below = format!(" {}/", dir.display());
-        snapshot.mounts = mounts.lines().filter(|line| line.contains(&below)).map(str::to_owned).collect();
+        snapshot.mounts = mounts
+            .lines()
+            .filter(|line| line.contains(&below))
+            .map(str::to_owned)
+            .collect();
         if let Ok(output) = Command::new("nft").args(["-j", "list", "ruleset"]).output() {
             let text = String::from_utf8_lossy(&output.stdout);
             snapshot.elements = text.matches("\"elem\"").count();
         }
-        snapshot.sites = names(&dir.join("run/sites").display().to_string()).into_iter().collect();
+        snapshot.sites = names(&dir.join("run/sites").display().to_string())
+            .into_iter()
+            .collect();
         snapshot
     }
 }
@@ -61,20 +73,36 @@ pub fn descriptors(pid: u32) -> usize {
 pub fn cgroup_roots() -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let is_cgroup = |line: &&str| line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
-    mounts.lines().filter(is_cgroup).filter_map(|line| line.split(' ').nth(4).map(str::to_owned)).collect()
+    mounts
+        .lines()
+        .filter(is_cgroup)
+        .filter_map(|line| line.split(' ').nth(4).map(str::to_owned))
+        .collect()
 }
 
 fn names(dir: &str) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
 }
 
 fn walk(dir: &Path, snapshot: &mut Snapshot) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     snapshot.cgroups.insert(dir.display().to_string());
     let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    snapshot.processes.extend(pids.lines().filter_map(|pid| pid.parse::<i32>().ok()));
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+    snapshot
+        .processes
+        .extend(pids.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+    for entry in entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
         walk(&entry.path(), snapshot);
     }
 }

@@ -11,12 +11,12 @@
 //! [`Host::finish`] ends everything and fails the test if anything is left: a process, cgroup, link, mount, rule or
 //! file. The programs come from `FASTCONTAINER_BIN` (a directory) or from where cargo has put them.
 
-mod host;
 pub mod client;
+mod host;
 pub mod http;
 pub mod inside;
-pub mod limits;
 mod leak;
+pub mod limits;
 mod programs;
 pub mod sites;
 pub mod world;
@@ -30,7 +30,10 @@ use std::time::{Duration, Instant};
 
 /// How much slower this machine is than a real one: 1, or what the VM sets (`FASTCONTAINER_TIME_SCALE`).
 pub fn time_scale() -> u32 {
-    std::env::var("FASTCONTAINER_TIME_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+    std::env::var("FASTCONTAINER_TIME_SCALE")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1)
 }
 
 /// A limit of time for something that should take `seconds` on a real machine.
