@@ -19,14 +19,17 @@ pub(super) struct Places {
     dispatchers: Arc<Semaphore>,
     /// A quarter: owners, and those who are only told that they may do nothing.
     others: Arc<Semaphore>,
-    by_uid: Arc<Mutex<HashMap<u32, usize>>>,
+    by_uid: CountByUid,
 }
+
+/// How many places each uid has taken.
+type CountByUid = Arc<Mutex<HashMap<u32, usize>>>;
 
 /// A taken place; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
-    of_uid: Option<(u32, Arc<Mutex<HashMap<u32, usize>>>)>,
+    of_uid: Option<(u32, CountByUid)>,
 }
 
 impl Places {

@@ -138,7 +138,7 @@ impl Registry {
                     let definition = match &defined {
                         Some(definition) => definition.clone(),
                         None => self
-                            .from_pattern(&name)
+                            .matched_by_pattern(&name)
                             .await
                             .ok_or_else(|| Problem::unknown_vhost(asked))?,
                     };
@@ -159,7 +159,7 @@ impl Registry {
     }
 
     /// What the first matching pattern makes of a host name, if its directory exists.
-    async fn from_pattern(&self, host: &str) -> Option<Arc<Definition>> {
+    async fn matched_by_pattern(&self, host: &str) -> Option<Arc<Definition>> {
         let definition = self.pattern_definition(host)?;
         match documents::open(definition.documents.as_ref()?, LOOK_LIMIT).await {
             Err(error) if error.says_absent() => None,
