@@ -25,17 +25,22 @@ const LADDER_STOP: u32 = 10;
 pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
     tokio::spawn(async move {
         let born = Instant::from_std(container.since);
-        let mut busy_until = born;
+        let mut seen = Seen {
+            busy_until: born,
+            open: false,
+        };
         loop {
             let idle = site.definition().idle;
             let now = Instant::now();
-            let quiet_since = site.last_request().max(busy_until);
+            let quiet_since = site.last_request().max(seen.busy_until);
             let patience = idle.timeout.finite();
             let idle_at = match site.state() {
                 State::Frozen if idle.action == IdleAction::Ladder => {
                     patience.map(|t| quiet_since + t * LADDER_STOP)
                 }
                 State::Frozen => None,
+                // When it closes is only seen by looking: more often while one is open.
+                _ if seen.open => patience.map(|t| seen.busy_until + t / 4),
                 _ => patience.map(|t| quiet_since + t),
             };
             let old_at = idle.max_lifetime.finite().map(|age| born + age);
@@ -52,7 +57,7 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
                 } else {
                     Due::Idle
                 };
-                match act(&site, &container, due, &mut busy_until, born).await {
+                match act(&site, &container, due, &mut seen, born).await {
                     Next::Look => continue,
                     Next::LookAt(at) => {
                         if ended_before(&container, Some(at)).await {
@@ -80,6 +85,14 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
     });
 }
 
+/// What the looks at its connections have shown.
+struct Seen {
+    /// When one was last open, as far as is known.
+    busy_until: Instant,
+    /// One was open at the last look.
+    open: bool,
+}
+
 enum Due {
     Idle,
     Age,
@@ -98,7 +111,7 @@ async fn act(
     site: &Arc<Site>,
     container: &Arc<Container>,
     due: Due,
-    busy_until: &mut Instant,
+    seen: &mut Seen,
     born: Instant,
 ) -> Next {
     let counted = container.clone();
@@ -113,8 +126,12 @@ async fn act(
     };
     let now = Instant::now();
     match due {
-        Due::Idle if open > 0 => {
-            *busy_until = now;
+        // The idle time begins when no connection is open any more; between two looks counts as open.
+        Due::Idle if open > 0 || seen.open => {
+            *seen = Seen {
+                busy_until: now,
+                open: open > 0,
+            };
             Next::Look
         }
         Due::Idle => {
