@@ -66,7 +66,9 @@ pub fn get(address: &str, path: &str, limit: Duration) -> std::io::Result<Answer
     let address = address.parse().map_err(std::io::Error::other)?;
     let mut stream = std::net::TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: a\r\n\r\n")?;
+    // In one piece: a small server reads once and may be gone before the second.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     read_answer(stream)
 }
 
