@@ -10,7 +10,7 @@ use std::process::Command;
 
 use harness::http::{Answer, read_answer};
 use harness::sites::put;
-use harness::{Host, seconds, wait_for};
+use harness::{Host, seconds, time_scale, wait_for};
 
 const SITE: &str = "a.example.com";
 const FRONT: u32 = 1777;
@@ -98,7 +98,8 @@ const DEAF: [(&str, &str); 3] = [
 ];
 
 fn never_listens(host: &Host, name: &str, server: &str, listen: &str) {
-    let timeout = format!("[start]\ntimeout = \"{}s\"\n", seconds(2).as_secs());
+    // Long enough for it to have come up; what is waited for does not happen.
+    let timeout = format!("[start]\ntimeout = \"{}s\"\n", 2 + time_scale() / 2);
     site(host, name, server, listen, &timeout);
     let answer = host.dispatch(name);
     assert_eq!(answer.status, 504, "{server}: {answer:?}");
