@@ -9,6 +9,11 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
+use tokio::sync::Semaphore;
+
+/// Threads that may wait for storage at a time, over all vhosts: what hangs is bounded, however many names are asked for.
+const MOST_WAITING: usize = 256;
+static WAITING: Semaphore = Semaphore::const_new(MOST_WAITING);
 
 /// Documents, ready to be mounted.
 #[derive(Debug)]
@@ -73,6 +78,15 @@ pub async fn open(path: &Path, limit: Duration) -> Result<Documents, DocumentsEr
             if source.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => {}
         result => return result,
     }
+    // Held by the thread, not by the asker: it is the threads that wait which are bounded.
+    let Ok(place) = WAITING.try_acquire() else {
+        return Err(DocumentsError::System {
+            step: "open the documents",
+            path: path.into(),
+            source: Errno::BUSY.into(),
+            hint: "; too many threads wait for storage that does not answer, this one is not tried",
+        });
+    };
     let (tell, told) = tokio::sync::oneshot::channel();
     let (release, released) = tokio::sync::oneshot::channel();
     let owned = path.to_owned();
@@ -82,6 +96,7 @@ pub async fn open(path: &Path, limit: Duration) -> Result<Documents, DocumentsEr
         .spawn(move || {
             // The asker may have given up; the receiver of `release` may be gone as well.
             let _ = tell.send(resolve(&owned, ResolveFlags::empty(), AtFlags::empty()));
+            drop(place);
             let _ = release.send(());
         });
     if let Err(source) = thread {

@@ -19,7 +19,8 @@ use crate::api::problem::Problem;
 use crate::config::host;
 use crate::config::store::{Definitions, load_dir};
 use crate::config::{Definition, Rules};
-use crate::container::{KILL_LIMIT, documents};
+use crate::container::KILL_LIMIT;
+use crate::container::documents::{self, DocumentsError};
 use crate::machine::State;
 use crate::platform::Platform;
 use crate::site::{Site, Survey, survey, sweep};
@@ -140,6 +141,13 @@ impl Registry {
                         None => self
                             .matched_by_pattern(&name)
                             .await
+                            .map_err(|error| {
+                                // Nothing is made for a name of which nobody knows whether it is a site.
+                                let detail =
+                                    format!("cannot tell whether {name} is a site: {error}");
+                                Problem::unavailable("storage", "No storage", detail, LOOK_LIMIT)
+                                    .about(&name)
+                            })?
                             .ok_or_else(|| Problem::unknown_vhost(asked))?,
                     };
                     if let Some(site) = self.wake(definition, defined.is_some())? {
@@ -158,13 +166,22 @@ impl Registry {
             .cloned()
     }
 
-    /// What the first matching pattern makes of a host name, if its directory exists.
-    async fn matched_by_pattern(&self, host: &str) -> Option<Arc<Definition>> {
-        let definition = self.pattern_definition(host)?;
-        match documents::open(definition.documents.as_ref()?, LOOK_LIMIT).await {
-            Err(error) if error.says_absent() => None,
-            // Storage that hangs or fails does not unmake a vhost; its start will say what is wrong.
-            Ok(_) | Err(_) => Some(definition),
+    /// What the first matching pattern makes of a host name, if its directory exists; an error if its storage cannot
+    /// tell, which unmakes no vhost and makes none.
+    async fn matched_by_pattern(
+        &self,
+        host: &str,
+    ) -> Result<Option<Arc<Definition>>, DocumentsError> {
+        let definition = self.pattern_definition(host);
+        let Some((definition, path)) =
+            definition.and_then(|d| Some((d.clone(), d.documents.clone()?)))
+        else {
+            return Ok(None);
+        };
+        match documents::open(&path, LOOK_LIMIT).await {
+            Ok(_) => Ok(Some(definition)),
+            Err(error) if error.says_absent() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

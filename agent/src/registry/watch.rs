@@ -203,7 +203,10 @@ impl Registry {
     /// Ends a pattern's vhost whose directory is gone.
     async fn check_site(self: &Arc<Self>, site: Arc<Site>) {
         let of_pattern = self.definitions().get(&site.name).is_none();
-        if of_pattern && !site.withdrawn() && self.matched_by_pattern(&site.name).await.is_none() {
+        if of_pattern
+            && !site.withdrawn()
+            && matches!(self.matched_by_pattern(&site.name).await, Ok(None))
+        {
             tracing::info!("{}: its directory is gone", site.name);
             self.withdraw(site);
         }
