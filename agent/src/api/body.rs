@@ -23,7 +23,7 @@ pub(super) async fn read(server: &Server, role: &Role, body: Incoming) -> Result
         Role::Operator => server.max_body,
         // Requests of owners and proxies are small; what others send is only read to be answered.
         Role::Owner(_) | Role::Dispatcher => server.max_body.min(SMALL),
-        Role::Nobody => server.max_body.min(TINY),
+        Role::User(_) | Role::Nobody => server.max_body.min(TINY),
     };
     let declared = hyper::body::Body::size_hint(&body).lower();
     if declared > most as u64 {

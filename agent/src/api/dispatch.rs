@@ -64,10 +64,8 @@ pub(super) async fn dispatch(server: &Server, peer: &Peer, request: Request<Byte
             Duration::from_secs(1),
         ));
     }
-    let site = server.registry.find(&name).await?;
-    if !peer.role.dispatches(&site.owner()) {
-        return Err(Problem::forbidden(format!("{} is not yours", site.name)).about(&site.name));
-    }
+    let dispatches = |owner: &str| peer.role.dispatches(owner);
+    let site = server.registry.find(&name, &dispatches).await?;
     match site.dispatch().await {
         Ok(ready) => told(&site, &ready),
         Err(refused) => Err(refusal(&site, &refused)),

@@ -23,6 +23,7 @@ use super::exec_streams::{Streams, read_output, write_input};
 use super::problem::Problem;
 use super::rights::Peer;
 use super::server::Server;
+use super::vhosts;
 use crate::cli::frames::{Frame, PROTOCOL};
 use crate::container::{Container, environment, rlimits};
 use crate::site::Site;
@@ -53,10 +54,7 @@ pub(super) async fn exec(
     name: &str,
     mut request: Request<Bytes>,
 ) -> Answer {
-    let site = server.registry.find(name).await?;
-    if !peer.role.owns(&site.owner()) {
-        return Err(Problem::unknown_vhost(name));
-    }
+    let site = vhosts::find(server, peer, name).await?;
     let wants = request
         .headers()
         .get(UPGRADE)

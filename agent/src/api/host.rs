@@ -12,7 +12,6 @@ use super::rights::{Peer, Role};
 use super::server::Server;
 
 pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
-    let visible = |owner: &str| peer.role.owns(owner);
     let registry = &server.registry;
     let platform = registry.platform();
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
@@ -28,7 +27,7 @@ pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
     ] {
         states.insert(state, 0);
     }
-    let counts = registry.count(&visible);
+    let counts = registry.count(&peer.role);
     let awake: usize = counts.states.values().sum();
     states.extend(counts.states.iter().map(|(state, n)| (*state, *n)));
     *states.entry("stopped").or_default() += counts.defined.saturating_sub(awake);
@@ -80,7 +79,7 @@ pub(super) fn metrics(server: &Server, peer: &Peer) -> Answer {
         return Err(Problem::forbidden("metrics are the operators'"));
     }
     let registry = &server.registry;
-    let counts = registry.count(&|_| true);
+    let counts = registry.count(&peer.role);
     let mut text = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, lines: &[(String, f64)]| {
         // Writing to a String cannot fail.

@@ -49,7 +49,7 @@ impl Places {
         let (pool, bounded) = match peer.role {
             Role::Operator => (&self.operators, false),
             Role::Dispatcher => (&self.dispatchers, false),
-            Role::Owner(_) | Role::Nobody => (&self.others, true),
+            Role::Owner(_) | Role::User(_) | Role::Nobody => (&self.others, true),
         };
         let permit = pool.clone().try_acquire_owned().ok()?;
         if !bounded {

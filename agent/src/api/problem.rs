@@ -65,6 +65,11 @@ impl Problem {
         Self::new(403, "forbidden", "Not yours", detail)
     }
 
+    /// 403 for a vhost that is somebody else's, under the name by which it was asked for.
+    pub fn not_yours(name: &str) -> Self {
+        Self::forbidden(format!("{name:?} is not yours")).about(name)
+    }
+
     /// 404 for a vhost.
     pub fn unknown_vhost(name: &str) -> Self {
         let detail = format!("no vhost or alias named {name:?} is defined");

@@ -18,6 +18,9 @@ pub enum Role {
     Operator,
     /// Owners by uid: only what belongs to these owners.
     Owner(Vec<String>),
+    /// A user of this name, who is the owner of that name as long as a vhost is theirs and nobody otherwise:
+    /// [`Peer::now`] tells which, with each request.
+    User(String),
     /// A proxy's user: dispatch and health only.
     Dispatcher,
     /// Nothing.
@@ -34,6 +37,18 @@ pub struct Peer {
     pub uid: u32,
     /// What it may do.
     pub role: Role,
+}
+
+impl Peer {
+    /// The peer with what it may do now; `has_vhosts` says whether an owner has any.
+    pub fn now(&self, has_vhosts: impl FnOnce(&str) -> bool) -> Self {
+        let role = match &self.role {
+            Role::User(name) if has_vhosts(name) => Role::Owner(vec![name.clone()]),
+            Role::User(_) => Role::Nobody,
+            other => other.clone(),
+        };
+        Self { role, ..*self }
+    }
 }
 
 /// The rules by which roles are given, resolved to numbers once at start.
@@ -108,7 +123,7 @@ impl Rights {
     fn named_role(&self, uid: u32) -> Role {
         match nix::unistd::User::from_uid(uid.into()) {
             Ok(Some(user)) if !self.owners.iter().any(|(_, name)| *name == user.name) => {
-                Role::Owner(vec![user.name])
+                Role::User(user.name)
             }
             _ => Role::Nobody,
         }
@@ -121,7 +136,7 @@ impl Role {
         match self {
             Self::Operator => true,
             Self::Owner(owners) => owners.iter().any(|name| name == owner),
-            Self::Dispatcher | Self::Nobody => false,
+            Self::User(_) | Self::Dispatcher | Self::Nobody => false,
         }
     }
 
@@ -155,6 +170,14 @@ mod tests {
             None,
             "its name decides"
         );
+        let peer = Peer {
+            uid: 70_002,
+            role: Role::User("bolt".into()),
+        };
+        let role = |has: bool| peer.now(|name| has && name == "bolt").role;
+        assert_eq!(role(true), Role::Owner(vec!["bolt".into()]));
+        assert_eq!(role(false), Role::Nobody, "without a vhost it is nobody");
+        assert!(!peer.role.owns("bolt"), "its name alone is worth nothing");
         assert!(!Role::Dispatcher.owns("acme") && Role::Dispatcher.dispatches("acme"));
         assert!(!Role::Owner(vec!["acme".into()]).dispatches("bolt"));
     }

@@ -17,6 +17,7 @@ pub(super) async fn handle(
     peer: &Peer,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    let peer = &peer.now(|owner| server.registry.has_owner(owner));
     let (parts, incoming) = request.into_parts();
     // Read before anything is decided: a client that still writes when the answer comes and the connection goes
     // would see a broken pipe and never the answer. How much of it is kept depends on who sends it.

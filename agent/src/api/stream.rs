@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::rights::Peer;
 use super::route::Query;
 use super::server::Server;
+use super::vhosts;
 use crate::events::Event;
 use crate::logs::{self, Follower};
 
@@ -83,10 +84,7 @@ pub(super) fn events(server: &Server, peer: &Peer, query: &Query) -> Answer {
 }
 
 pub(super) async fn logs(server: &Server, peer: &Peer, name: &str, query: &Query) -> Answer {
-    let site = server.registry.find(name).await?;
-    if !peer.role.owns(&site.owner()) {
-        return Err(Problem::unknown_vhost(name));
-    }
+    let site = vhosts::find(server, peer, name).await?;
     let lines = match query.get("lines") {
         None => DEFAULT_LINES,
         Some(text) => text

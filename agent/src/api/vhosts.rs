@@ -18,14 +18,10 @@ use crate::machine::Event;
 use crate::registry::Placed;
 use crate::site::Site;
 
-/// The site, if the peer may see it. To an owner somebody else's vhost is as unknown as none.
-async fn find(server: &Server, peer: &Peer, name: &str) -> Result<Arc<Site>, Problem> {
-    let site = server.registry.find(name).await?;
-    if peer.role.owns(&site.owner()) {
-        Ok(site)
-    } else {
-        Err(Problem::unknown_vhost(name))
-    }
+/// The site, if it is the peer's to see and to move.
+pub(super) async fn find(server: &Server, peer: &Peer, name: &str) -> Result<Arc<Site>, Problem> {
+    let owns = |owner: &str| peer.role.owns(owner);
+    server.registry.find(name, &owns).await
 }
 
 pub(super) async fn list(server: &Server, peer: &Peer) -> Answer {

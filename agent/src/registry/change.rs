@@ -91,7 +91,7 @@ impl Registry {
                 .map(str::to_owned)
         };
         let Some(file) = file else {
-            if self.pattern_definition(name).is_some() && self.find(name).await.is_ok() {
+            if self.pattern_definition(name).is_some() && self.find(name, &|_| true).await.is_ok() {
                 return Err(Problem::conflict(format!(
                     "{name} comes from a directory pattern; remove its directory instead"
                 ))

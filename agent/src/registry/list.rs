@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Registry;
 use crate::api::rights::Role;
 use crate::config::Definition;
+use crate::site::Site;
 
 /// How long the patterns' directories may take.
 const LIST_LIMIT: Duration = Duration::from_secs(2);
@@ -57,45 +58,78 @@ impl Registry {
         }
     }
 
+    /// The definitions that `role` lets see. What an owner's cost does not depend on how many others there are.
+    fn defined_for(&self, role: &Role) -> Vec<Arc<Definition>> {
+        let definitions = self.definitions();
+        match role {
+            Role::Operator => definitions.iter().cloned().collect(),
+            Role::Owner(owners) => {
+                let theirs = owners.iter().flat_map(|owner| definitions.of_owner(owner));
+                theirs.cloned().collect()
+            }
+            Role::User(_) | Role::Dispatcher | Role::Nobody => Vec::new(),
+        }
+    }
+
+    /// Whether vhosts of patterns may be among those that `role` lets see.
+    fn has_patterns_for(&self, role: &Role) -> bool {
+        match role {
+            Role::Operator => true,
+            Role::Owner(owners) => {
+                let patterns = self.patterns();
+                owners.iter().any(|owner| patterns.has_owner(owner))
+            }
+            Role::User(_) | Role::Dispatcher | Role::Nobody => false,
+        }
+    }
+
+    /// Those that `role` lets see and that have been woken.
+    fn woken_for(&self, role: &Role) -> Vec<Arc<Site>> {
+        let visible = |site: &Arc<Site>| role.owns(&site.owner()) && !site.gone();
+        if self.has_patterns_for(role) {
+            return self.woken().into_iter().filter(visible).collect();
+        }
+        let defined = self.defined_for(role);
+        let sites = defined.iter().filter_map(|d| self.site(&d.name));
+        sites.filter(visible).collect()
+    }
+
     /// All vhosts that `role` lets see, by name.
     pub async fn list(self: &Arc<Self>, role: &Role) -> Vec<Value> {
-        let found = self.pattern_sites_in_time().await;
+        let found = match self.has_patterns_for(role) {
+            true => self.pattern_sites_in_time().await,
+            false => Vec::new(),
+        };
         let (registry, role) = (self.clone(), role.clone());
         let work = move || {
             let mut all: BTreeMap<String, Value> = BTreeMap::new();
             // The definitions are shared: collected under the lock, written out without it.
-            let defined: Vec<_> = registry.definitions().iter().cloned().collect();
+            let defined = registry.defined_for(&role);
             for definition in defined.iter().chain(&found) {
                 if role.owns(&definition.owner) {
                     all.insert(definition.name.to_string(), asleep(definition));
                 }
             }
-            for site in registry.woken() {
-                if role.owns(&site.owner()) && !site.gone() {
-                    all.insert(site.name.to_string(), site.view_now(false));
-                }
+            for site in registry.woken_for(&role) {
+                all.insert(site.name.to_string(), site.view_now(false));
             }
             all.into_values().collect()
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_default()
     }
 
-    /// Counts of the vhosts that `visible` lets see. Vhosts of patterns count once they have been woken.
-    pub fn count(&self, visible: &dyn Fn(&str) -> bool) -> Counts {
+    /// Counts of the vhosts that `role` lets see. Vhosts of patterns count once they have been woken.
+    pub fn count(&self, role: &Role) -> Counts {
+        let defined = match role {
+            Role::Operator => self.definitions().count(),
+            _ => self.defined_for(role).len(),
+        };
         let mut counts = Counts {
-            defined: self
-                .definitions()
-                .iter()
-                .filter(|d| visible(&d.owner))
-                .count(),
+            defined,
             ..Counts::default()
         };
         let mut patterned: HashMap<Arc<str>, ()> = HashMap::new();
-        for site in self
-            .woken()
-            .iter()
-            .filter(|site| visible(&site.owner()) && !site.gone())
-        {
+        for site in self.woken_for(role) {
             *counts.states.entry(site.state().word()).or_default() += 1;
             let (dispatches, starts) = site.counters();
             counts.dispatches += dispatches;

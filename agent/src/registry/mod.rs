@@ -4,6 +4,7 @@
 //! look-ups, however many there are.
 
 mod change;
+mod find;
 mod list;
 mod watch;
 
@@ -15,13 +16,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::watch as watch_channel;
 
-use crate::api::problem::Problem;
-use crate::config::host;
+use crate::config::Rules;
 use crate::config::store::{Definitions, load_dir};
-use crate::config::{Definition, Rules};
 use crate::container::KILL_LIMIT;
-use crate::container::documents::{self, DocumentsError};
-use crate::machine::State;
 use crate::platform::Platform;
 use crate::site::{Site, Survey, survey, sweep};
 
@@ -30,9 +27,6 @@ pub use change::Placed;
 pub use list::Counts;
 use watch::Watch;
 pub use watch::watch;
-
-/// How long a directory may take to answer whether it exists.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often the rest of a vhost that is not defined any more is tried to be removed.
 const CLEAR_RETRY: Duration = Duration::from_secs(10);
@@ -116,77 +110,12 @@ impl Registry {
         let _ = draining.wait_for(|draining| *draining).await;
     }
 
-    /// The vhost that answers under a name or alias.
-    pub async fn find(self: &Arc<Self>, asked: &str) -> Result<Arc<Site>, Problem> {
-        // A name longer than any host name is not even copied.
-        if asked.len() > 254 {
-            return Err(Problem::unknown_vhost(asked));
-        }
-        let name = host::normal(asked);
-        loop {
-            let defined = self.definitions().by_host(&name).cloned();
-            let key = defined
-                .as_ref()
-                .map_or(&*name, |definition| &*definition.name);
-            match self.site(key) {
-                Some(site) if !site.withdrawn() => return Ok(site),
-                // Its old container has to be gone before the name can have a new one.
-                Some(old) => match old.settled().await {
-                    State::Gone => self.forget(&old),
-                    _ => return Ok(old),
-                },
-                None => {
-                    let definition = match &defined {
-                        Some(definition) => definition.clone(),
-                        None => self
-                            .matched_by_pattern(&name)
-                            .await
-                            .map_err(|error| {
-                                // Nothing is made for a name of which nobody knows whether it is a site.
-                                let detail =
-                                    format!("cannot tell whether {name} is a site: {error}");
-                                Problem::unavailable("storage", "No storage", detail, LOOK_LIMIT)
-                                    .about(&name)
-                            })?
-                            .ok_or_else(|| Problem::unknown_vhost(asked))?,
-                    };
-                    if let Some(site) = self.wake(definition, defined.is_some())? {
-                        return Ok(site);
-                    }
-                }
-            }
-        }
-    }
-
     fn site(&self, name: &str) -> Option<Arc<Site>> {
         self.sites
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(name)
             .cloned()
-    }
-
-    /// What the first matching pattern makes of a host name, if its directory exists; an error if its storage cannot
-    /// tell, which unmakes no vhost and makes none.
-    async fn matched_by_pattern(
-        &self,
-        host: &str,
-    ) -> Result<Option<Arc<Definition>>, DocumentsError> {
-        let definition = self.pattern_definition(host);
-        let Some((definition, path)) =
-            definition.and_then(|d| Some((d.clone(), d.documents.clone()?)))
-        else {
-            return Ok(None);
-        };
-        match documents::open(&path, LOOK_LIMIT).await {
-            Ok(_) => Ok(Some(definition)),
-            Err(error) if error.says_absent() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn pattern_definition(&self, host: &str) -> Option<Arc<Definition>> {
-        self.patterns().find(host)
     }
 
     /// All that have been woken.
@@ -211,44 +140,6 @@ impl Registry {
         self.definitions
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The structure of a vhost, made if it has none. None if its definition has changed meanwhile; `defined` says
-    /// that it comes from a file, not from a pattern.
-    fn wake(
-        &self,
-        definition: Arc<Definition>,
-        defined: bool,
-    ) -> Result<Option<Arc<Site>>, Problem> {
-        let fresh = Site::new(self.platform.clone(), definition.clone()).map_err(|e| {
-            Problem::internal(format!("cannot serve {}: {e:#}", definition.name))
-                .about(&definition.name)
-        })?;
-        // Both locks, in this order: a definition that goes finds the site or comes before it.
-        let definitions = self.definitions();
-        let now = definitions.by_host(&definition.name);
-        let same = now.is_some_and(|now| Arc::ptr_eq(now, &definition));
-        if same != defined || (!defined && now.is_some()) {
-            return Ok(None);
-        }
-        let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(Some(
-            sites.entry(fresh.name.clone()).or_insert(fresh).clone(),
-        ))
-    }
-
-    /// The structure of a vhost that the last agent knew, without asking its storage.
-    fn wake_known(&self, vhost: &str) -> Option<Arc<Site>> {
-        let defined = self.definitions().get(vhost).cloned();
-        let from_file = defined.is_some();
-        let definition = defined.or_else(|| self.pattern_definition(vhost))?;
-        match self.wake(definition, from_file) {
-            Ok(site) => site,
-            Err(problem) => {
-                tracing::error!("{}", problem.detail);
-                None
-            }
-        }
     }
 
     /// Vhosts that the operator has put down are known as such from the start.

@@ -6,6 +6,7 @@ mod connections;
 mod exec;
 mod names;
 mod noise;
+mod owners;
 mod requests;
 mod rights;
 mod session;

@@ -106,6 +106,12 @@ impl Patterns {
         Some(Arc::new(definition))
     }
 
+    /// Whether the vhosts of a pattern are this owner's.
+    pub fn has_owner(&self, owner: &str) -> bool {
+        let mut definitions = self.entries.iter().filter_map(|e| e.definition.as_ref());
+        definitions.any(|definition| *definition.owner == *owner)
+    }
+
     fn entry_of(&self, host: &str) -> Option<&Entry> {
         self.entries
             .iter()

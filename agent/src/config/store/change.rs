@@ -69,7 +69,7 @@ impl Definitions {
                     current: Some(old), ..
                 }) = self.files.remove(file)
                 {
-                    self.release(&old, log, &mut freed);
+                    self.release(file, &old, log, &mut freed);
                 }
             }
             Reading::Bad(problems) => self.set_trouble(file, problems, None),
@@ -98,7 +98,7 @@ impl Definitions {
                 .get_mut(&holder)
                 .and_then(|file| file.current.take())
             {
-                self.release(&old, log, freed);
+                self.release(&holder, &old, log, freed);
             }
         }
         let conflicts = self.conflicts(file, &definition);
@@ -111,8 +111,11 @@ impl Definitions {
         }
         let old = entry.current.replace(definition.clone());
         if let Some(old) = old {
-            self.release(&old, log, freed);
+            self.release(file, &old, log, freed);
         }
+        let owned = self.owners.entry(definition.owner.clone()).or_default();
+        owned.insert(file.clone());
+        self.in_force += 1;
         for host in definition.names() {
             self.hosts
                 .insert(host.into(), (definition.clone(), file.clone()));
@@ -142,7 +145,20 @@ impl Definitions {
     }
 
     /// Takes a definition out of force.
-    fn release(&mut self, old: &Arc<Definition>, log: &mut Log, freed: &mut VecDeque<Box<str>>) {
+    fn release(
+        &mut self,
+        file: &str,
+        old: &Arc<Definition>,
+        log: &mut Log,
+        freed: &mut VecDeque<Box<str>>,
+    ) {
+        self.in_force -= 1;
+        if let Some(owned) = self.owners.get_mut(&old.owner) {
+            owned.remove(file);
+            if owned.is_empty() {
+                self.owners.remove(&old.owner);
+            }
+        }
         for host in old.names() {
             self.hosts.remove(host);
             if self.waiting.contains_key(host) {

@@ -69,6 +69,10 @@ pub struct Definitions {
     pub(super) rules: Rules,
     pub(super) files: HashMap<Arc<str>, File>,
     pub(super) hosts: HashMap<Box<str>, (Arc<Definition>, Arc<str>)>,
+    /// The files whose definitions in force are an owner's; no entry for who has none.
+    pub(super) owners: HashMap<Box<str>, BTreeSet<Arc<str>>>,
+    /// Files with a definition in force.
+    pub(super) in_force: usize,
     /// The files that wait for a host name to become free.
     pub(super) waiting: HashMap<Box<str>, BTreeSet<Arc<str>>>,
     pub(super) troubled: BTreeSet<Arc<str>>,
@@ -104,9 +108,20 @@ impl Definitions {
         self.files.values().filter_map(|file| file.current.as_ref())
     }
 
-    /// How many vhosts there are; walks the files.
+    /// Whether any vhost is this owner's.
+    pub fn has_owner(&self, owner: &str) -> bool {
+        self.owners.contains_key(owner)
+    }
+
+    /// An owner's vhosts; costs what they are, however many others there are.
+    pub fn of_owner(&self, owner: &str) -> impl Iterator<Item = &Arc<Definition>> {
+        let files = self.owners.get(owner).into_iter().flatten();
+        files.filter_map(|file| self.files.get(file)?.current.as_ref())
+    }
+
+    /// How many vhosts there are; counted as they come and go.
     pub fn count(&self) -> usize {
-        self.iter().count()
+        self.in_force
     }
 
     /// What is wrong at present, by file name.
@@ -169,6 +184,7 @@ impl Definitions {
     /// a name that another file has.
     pub(super) fn check(&self) {
         let mut names = 0;
+        let mut owned = 0;
         for (file, known) in &self.files {
             assert!(known.current.is_some() || known.trouble.is_some());
             assert_eq!(known.trouble.is_some(), self.troubled.contains(file));
@@ -184,6 +200,10 @@ impl Definitions {
                         && holder == file
                 );
             }
+            if let Some(current) = &known.current {
+                owned += 1;
+                assert!(self.owners[&current.owner].contains(file));
+            }
             if let Some(wanted) = known
                 .trouble
                 .as_ref()
@@ -197,6 +217,9 @@ impl Definitions {
             }
         }
         assert_eq!(names, self.hosts.len());
+        assert_eq!(owned, self.in_force);
+        assert!(self.owners.values().all(|files| !files.is_empty()));
+        assert_eq!(owned, self.owners.values().map(BTreeSet::len).sum::<usize>());
         assert!(
             self.waiting
                 .values()

@@ -208,7 +208,8 @@ proptest! {
                     let name = format!("h{name}");
                     let aliases = [alias.as_str()];
                     let aliases = if alias == name { &[][..] } else { &aliases };
-                    Some(text(&name, aliases, &format!("c{n}")))
+                    let text = text(&name, aliases, &format!("c{n}"));
+                    Some(text.replace("acme", ["acme", "bolt"][n % 2]))
                 }
             };
             for change in all.apply_change(&file, content.as_deref()) {
