@@ -83,14 +83,19 @@ pub(super) async fn exec(
         ))
         .about(name));
     };
+    let place = server.sessions.take(peer, &site.name)?;
     let session = Session::start(&site, &container, &asked)
         .await
         .map_err(|e| not_run(&e, name, &asked.command[0]))?;
     tokio::spawn(async move {
         match upgrade.await {
             Ok(connection) => session.relay(TokioIo::new(connection)).await,
-            Err(error) => tracing::debug!("exec: the peer has gone: {error}"),
+            Err(error) => {
+                tracing::debug!("exec: the peer has gone: {error}");
+                hang_up(&session.process).await;
+            }
         }
+        drop(place);
     });
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

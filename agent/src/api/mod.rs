@@ -14,6 +14,7 @@ pub mod problem;
 pub mod rights;
 mod route;
 mod server;
+mod sessions;
 mod stream;
 mod vhosts;
 

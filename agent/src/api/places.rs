@@ -1,14 +1,12 @@
-//! How many connections there may be, and for whom: nobody can shut out those above them.
+//! How many of something there may be, and for whom: nobody can shut out those above them.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::rights::{Peer, Role};
-
-/// Connections of one uid that is neither an operator nor a proxy.
-const OF_ONE_UID: usize = 256;
 
 /// All places.
 #[derive(Debug)]
@@ -19,28 +17,40 @@ pub(super) struct Places {
     dispatchers: Arc<Semaphore>,
     /// A quarter: owners, and those who are only told that they may do nothing.
     others: Arc<Semaphore>,
-    by_uid: CountByUid,
+    /// How many of these one uid may take.
+    of_one_uid: usize,
+    by_uid: Tally<u32>,
 }
-
-/// How many places each uid has taken.
-type CountByUid = Arc<Mutex<HashMap<u32, usize>>>;
 
 /// A taken place; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
-    of_uid: Option<(u32, CountByUid)>,
+    _of_uid: Option<Tallied<u32>>,
+}
+
+/// How many each of some have taken; those who have none are not kept.
+#[derive(Debug)]
+pub(super) struct Tally<K>(Arc<Mutex<HashMap<K, usize>>>);
+
+/// One that has been counted; until it is dropped.
+#[derive(Debug)]
+pub(super) struct Tallied<K: Hash + Eq> {
+    key: K,
+    all: Arc<Mutex<HashMap<K, usize>>>,
 }
 
 impl Places {
-    pub(super) fn new(most: u32) -> Self {
+    /// `most` of them; `of_one_uid` for one that is neither an operator nor a proxy.
+    pub(super) fn new(most: u32, of_one_uid: usize) -> Self {
         let places = |n: u32| Arc::new(Semaphore::new(n.max(1) as usize));
         Self {
             most,
             operators: places(most),
             dispatchers: places(most / 2),
             others: places(most / 4),
-            by_uid: Arc::default(),
+            of_one_uid,
+            by_uid: Tally::default(),
         }
     }
 
@@ -55,18 +65,12 @@ impl Places {
         if !bounded {
             return Some(Place {
                 _permit: permit,
-                of_uid: None,
+                _of_uid: None,
             });
         }
-        let mut by_uid = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_uid.entry(peer.uid).or_insert(0);
-        if *count >= OF_ONE_UID {
-            return None;
-        }
-        *count += 1;
         Some(Place {
             _permit: permit,
-            of_uid: Some((peer.uid, self.by_uid.clone())),
+            _of_uid: Some(self.by_uid.take(peer.uid, self.of_one_uid)?),
         })
     }
 
@@ -83,16 +87,34 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl<K: Hash + Eq + Clone> Tally<K> {
+    /// One more for `key`; None if it has `most` already.
+    pub(super) fn take(&self, key: K, most: usize) -> Option<Tallied<K>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.get(&key).copied().unwrap_or(0);
+        if count >= most {
+            return None;
+        }
+        all.insert(key.clone(), count + 1);
+        drop(all);
+        let all = self.0.clone();
+        Some(Tallied { key, all })
+    }
+}
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Hash + Eq> Drop for Tallied<K> {
     fn drop(&mut self) {
-        let Some((uid, by_uid)) = &self.of_uid else {
-            return;
-        };
-        let mut by_uid = by_uid.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_uid.get_mut(uid) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                by_uid.remove(uid);
+                all.remove(&self.key);
             }
         }
     }
@@ -102,9 +124,11 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    const OF_ONE_UID: usize = 256;
+
     #[test]
     fn nobody_shuts_out_those_above() {
-        let places = Places::new(2048);
+        let places = Places::new(2048, OF_ONE_UID);
         let peer = |uid, role| Peer { uid, role };
         let crowd: Vec<_> = (0..600)
             .map(|_| places.take(&peer(70_001, Role::Nobody)))
@@ -118,12 +142,7 @@ mod tests {
         assert!(places.take(&peer(0, Role::Operator)).is_some());
         drop((crowd, many));
         assert!(places.take(&peer(70_001, Role::Nobody)).is_some());
-        assert!(
-            places
-                .by_uid
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_empty()
-        );
+        let counted = places.by_uid.0.lock();
+        assert!(counted.unwrap_or_else(PoisonError::into_inner).is_empty());
     }
 }

@@ -16,7 +16,11 @@ use tokio::sync::watch;
 use super::places::Places;
 use super::rights::{Peer, Rights};
 use super::route;
+use super::sessions::Sessions;
 use crate::registry::Registry;
+
+/// Connections of one uid that is neither an operator nor a proxy.
+const OF_ONE_UID: usize = 256;
 
 /// What every connection needs.
 pub struct Server {
@@ -25,6 +29,7 @@ pub struct Server {
     /// Who may do what.
     pub rights: Arc<Rights>,
     places: Places,
+    pub(super) sessions: Sessions,
     max_head: usize,
     pub(super) max_body: usize,
     head_timeout: Duration,
@@ -38,7 +43,8 @@ impl Server {
         Arc::new(Self {
             registry,
             rights: Arc::new(rights),
-            places: Places::new(api.max_connections),
+            places: Places::new(api.max_connections, OF_ONE_UID),
+            sessions: Sessions::new(),
             max_head: usize::try_from(api.max_head.0).unwrap_or(usize::MAX),
             max_body: usize::try_from(api.max_body.0).unwrap_or(usize::MAX),
             head_timeout: api.head_timeout.finite().unwrap_or(Duration::MAX),

@@ -243,3 +243,58 @@ fn fastctl_exec() {
     );
     host.finish();
 }
+
+#[test]
+fn commands_have_a_bound() {
+    const ACME: u32 = 71_201;
+    let host = Host::new(&format!("[owner.acme]\nuid = {ACME}\n"));
+    let vhosts = ["a.example.com", "b.example.com", "c.example.com"];
+    for vhost in vhosts {
+        host.site(vhost, harness::STATIC);
+        host.dispatch(vhost).upstream();
+    }
+    let socket = host.socket();
+    let command = sh("exec sleep 4001");
+    let ask = |uid: u32, vhost: &str| {
+        harness::client::as_user(uid, uid, &[], || Session::ask(&socket, vhost, &command))
+    };
+    let refused = |(mut client, head): (Client, String)| {
+        assert!(head.to_lowercase().contains("retry-after: "), "{head}");
+        let text = String::from_utf8_lossy(&client.take().unwrap()).into_owned();
+        assert!(text.contains("too-many-commands"), "{text}");
+        harness::client::status(&head)
+    };
+    // As many as run before one is refused.
+    let fill = |vhost: &str| {
+        let mut running = Vec::new();
+        loop {
+            let (client, head) = ask(ACME, vhost);
+            if harness::client::status(&head) != 101 {
+                assert_eq!(refused((client, head)), 503);
+                return running;
+            }
+            running.push(client);
+            assert!(running.len() < 100, "there is no bound");
+        }
+    };
+    let mut running: Vec<Vec<Client>> = vhosts.map(fill).into();
+    let counts: Vec<usize> = running.iter().map(Vec::len).collect();
+    assert_eq!(counts, [16, 16, 0], "16 of a vhost, 32 of an owner");
+    // The operators get in everywhere.
+    for vhost in vhosts {
+        let (_client, head) = ask(0, vhost);
+        assert_eq!(harness::client::status(&head), 101, "{vhost}: {head}");
+    }
+    // One that ends makes room for another, elsewhere too.
+    running[0].pop();
+    harness::wait_for("a place is free", seconds(20), || {
+        harness::client::status(&ask(ACME, "c.example.com").1) == 101
+    });
+    drop(running);
+    harness::wait_for("all commands have ended", seconds(30), || {
+        !command_lines(&host)
+            .iter()
+            .any(|line| line.contains("4001"))
+    });
+    host.finish();
+}

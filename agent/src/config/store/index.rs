@@ -219,7 +219,10 @@ impl Definitions {
         assert_eq!(names, self.hosts.len());
         assert_eq!(owned, self.in_force);
         assert!(self.owners.values().all(|files| !files.is_empty()));
-        assert_eq!(owned, self.owners.values().map(BTreeSet::len).sum::<usize>());
+        assert_eq!(
+            owned,
+            self.owners.values().map(BTreeSet::len).sum::<usize>()
+        );
         assert!(
             self.waiting
                 .values()
