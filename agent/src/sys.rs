@@ -45,6 +45,12 @@ pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register(fd) }.map_err(Into::into)
 }
 
+/// [`watch`], but for one kind of news only.
+pub(crate) fn watch_for(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: as in `watch`.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(Into::into)
+}
+
 /// The notices of a control group, watched by tokio.
 pub(crate) fn watch_oom(
     events: cgroup::OomEvents,

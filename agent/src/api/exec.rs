@@ -133,6 +133,8 @@ struct Session {
 
 impl Session {
     async fn start(site: &Arc<Site>, container: &Arc<Container>, asked: &Asked) -> Result<Self> {
+        // From here on: starting the command takes a while on a busy host.
+        let in_use = container.session();
         let platform = &site.platform;
         let definition = site.definition();
         let (streams, given) = Streams::new(asked.terminal, asked.rows, asked.cols)?;
@@ -200,7 +202,7 @@ impl Session {
             exit,
             streams,
             container: container.clone(),
-            _session: container.session(),
+            _session: in_use,
         })
     }
 

@@ -17,5 +17,6 @@ mod server;
 mod sessions;
 mod stream;
 mod vhosts;
+mod wire;
 
 pub use server::{Server, listen};

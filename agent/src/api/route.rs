@@ -8,6 +8,7 @@ use super::answer::{self, Answer, Body};
 use super::problem::Problem;
 use super::rights::{Peer, Role};
 use super::server::Server;
+use super::wire::Wire;
 use super::{body, dispatch, exec, host, stream, vhosts};
 use crate::machine::Event;
 
@@ -15,6 +16,7 @@ use crate::machine::Event;
 pub(super) async fn handle(
     server: &Server,
     peer: &Peer,
+    wire: &Wire,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let peer = &peer.now(|owner| server.registry.has_owner(owner));
@@ -27,7 +29,7 @@ pub(super) async fn handle(
             "uid {} may not use this agent",
             peer.uid
         ))),
-        Ok(bytes) => route(server, peer, Request::from_parts(parts, bytes)).await,
+        Ok(bytes) => route(server, peer, wire, Request::from_parts(parts, bytes)).await,
         Err(problem) => Err(problem),
     };
     match answer {
@@ -36,7 +38,7 @@ pub(super) async fn handle(
     }
 }
 
-async fn route(server: &Server, peer: &Peer, request: Request<Bytes>) -> Answer {
+async fn route(server: &Server, peer: &Peer, wire: &Wire, request: Request<Bytes>) -> Answer {
     let path = request.uri().path().to_owned();
     // The hot path first.
     if path == "/v1/dispatch" {
@@ -66,7 +68,7 @@ async fn route(server: &Server, peer: &Peer, request: Request<Bytes>) -> Answer 
         }
         ["v1", "events"] => {
             allow(&request, &[Method::GET])?;
-            stream::events(server, peer, &query)
+            stream::events(server, peer, wire, &query)
         }
         ["v1", "vhosts"] => {
             allow(&request, &[Method::GET])?;
@@ -106,7 +108,7 @@ async fn route(server: &Server, peer: &Peer, request: Request<Bytes>) -> Answer 
         }
         ["v1", "vhosts", name, "logs"] => {
             allow(&request, &[Method::GET])?;
-            stream::logs(server, peer, &decode(name)?, &query).await
+            stream::logs(server, peer, wire, &decode(name)?, &query).await
         }
         ["v1", "vhosts", name, "exec"] => {
             allow(&request, &[Method::POST])?;

@@ -17,6 +17,7 @@ use super::places::Places;
 use super::rights::{Peer, Rights};
 use super::route;
 use super::sessions::Sessions;
+use super::wire::Wire;
 use crate::registry::Registry;
 
 /// Connections of one uid that is neither an operator nor a proxy.
@@ -102,9 +103,13 @@ impl Server {
         mut stop: watch::Receiver<bool>,
     ) {
         let peer = Arc::new(peer);
-        let service = service_fn(|request| {
-            let (server, peer) = (self.clone(), peer.clone());
-            async move { Ok::<_, Infallible>(route::handle(&server, &peer, request).await) }
+        let wire = Wire::new(stream);
+        let io = TokioIo::new(wire.clone());
+        // The last that has the connection must be whoever serves it: this goes into it.
+        let server = self.clone();
+        let service = service_fn(move |request| {
+            let (server, peer, wire) = (server.clone(), peer.clone(), wire.clone());
+            async move { Ok::<_, Infallible>(route::handle(&server, &peer, &wire, request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -112,7 +117,7 @@ impl Server {
             .max_buf_size(self.max_head)
             .max_headers(64)
             .half_close(true)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(io, service)
             .with_upgrades();
         tokio::pin!(connection);
         let stopping = stop.wait_for(|stop| *stop);

@@ -16,6 +16,7 @@ use super::rights::Peer;
 use super::route::Query;
 use super::server::Server;
 use super::vhosts;
+use super::wire::{HangUp, Wire};
 use crate::events::Event;
 use crate::logs::{self, Follower};
 
@@ -36,7 +37,19 @@ fn line(event: &Event) -> Bytes {
     bytes.into()
 }
 
-pub(super) fn events(server: &Server, peer: &Peer, query: &Query) -> Answer {
+/// What ends a stream that has nothing to say: without it a follower that has gone would keep its place until then.
+fn hang_up(wire: &Wire) -> Result<HangUp, Problem> {
+    wire.hang_up().map_err(|e| {
+        Problem::unavailable(
+            "overloaded",
+            "Overloaded",
+            format!("cannot watch this connection, and so not begin a stream: {e}"),
+            Duration::from_secs(1),
+        )
+    })
+}
+
+pub(super) fn events(server: &Server, peer: &Peer, wire: &Wire, query: &Query) -> Answer {
     let events = &server.registry.platform().events;
     let role = peer.role.clone();
     let vhost = query.get("vhost").map(str::to_owned);
@@ -61,12 +74,14 @@ pub(super) fn events(server: &Server, peer: &Peer, query: &Query) -> Answer {
     if query.is_false("follow") {
         return Ok(answer::with_type(recent, "application/x-ndjson"));
     }
+    let gone = hang_up(wire)?;
     let (sender, receiver) = mpsc::channel(64);
     let registry = server.registry.clone();
     tokio::spawn(async move {
         loop {
             let bytes = tokio::select! {
                 () = sender.closed() => return,
+                () = gone.wait() => return,
                 () = registry.drained() => return,
                 received = live.recv() => match received {
                     Ok(event) if visible(&event) => line(&event),
@@ -83,7 +98,13 @@ pub(super) fn events(server: &Server, peer: &Peer, query: &Query) -> Answer {
     Ok(answer::stream(body(receiver), "application/x-ndjson"))
 }
 
-pub(super) async fn logs(server: &Server, peer: &Peer, name: &str, query: &Query) -> Answer {
+pub(super) async fn logs(
+    server: &Server,
+    peer: &Peer,
+    wire: &Wire,
+    name: &str,
+    query: &Query,
+) -> Answer {
     let site = vhosts::find(server, peer, name).await?;
     let lines = match query.get("lines") {
         None => DEFAULT_LINES,
@@ -110,6 +131,7 @@ pub(super) async fn logs(server: &Server, peer: &Peer, name: &str, query: &Query
     let Some(mut follower) = follower else {
         return Ok(answer::with_type(past, "text/plain; charset=utf-8"));
     };
+    let gone = hang_up(wire)?;
     let (sender, receiver) = mpsc::channel(16);
     let registry = server.registry.clone();
     tokio::spawn(async move {
@@ -128,6 +150,7 @@ pub(super) async fn logs(server: &Server, peer: &Peer, name: &str, query: &Query
             if bytes.is_empty() {
                 tokio::select! {
                     () = sender.closed() => return,
+                    () = gone.wait() => return,
                     () = registry.drained() => return,
                     () = tokio::time::sleep(FOLLOW_STEP) => {}
                 }

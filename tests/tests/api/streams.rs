@@ -130,8 +130,16 @@ fn logs_are_read_and_followed() {
 #[test]
 fn readers_that_do_not_read_cost_no_memory() {
     let host = Host::new("[log]\nrate = \"100MB/s\"\nfile_bytes = \"1M\"\n");
-    host.site("a.example.com", harness::STATIC);
-    host.site("loud.example.com", &harness::sites::script("yes 'a line that is as long as lines are, more or less' & exec /usr/bin/busybox httpd -f -p 8080 -h /site"));
+    // Freezing is no use of a site, and a slow machine takes longer for all of it than a site may be idle.
+    let awake = "[idle]\ntimeout = \"1h\"\n";
+    host.site("a.example.com", &format!("{}{awake}", harness::STATIC));
+    let loud = harness::sites::script(
+        "yes 'a line that is as long as lines are, more or less' & exec /usr/bin/busybox httpd -f -p 8080 -h /site",
+    );
+    host.site(
+        "loud.example.com",
+        &format!("{loud}{awake}[limits]\ncpu = \"50%\"\n"),
+    );
     for vhost in ["a.example.com", "loud.example.com"] {
         host.dispatch(vhost).upstream();
     }
@@ -146,17 +154,17 @@ fn readers_that_do_not_read_cost_no_memory() {
         client.send("GET", paths[n % 2], "", b"").unwrap();
         slow.push(client);
     }
-    let rounds = |times: usize| {
+    let freeze_and_thaw = |times: u32| {
         for _ in 0..times {
             assert_eq!(host.verb("a.example.com", "freeze").status, 200);
             assert_eq!(host.verb("a.example.com", "thaw").status, 200);
         }
     };
     // Until all buffers between here and there are full.
-    rounds(300);
+    freeze_and_thaw(300);
     let memory = resident(pid);
     let neighbour = Neighbour::begin(host.socket(), "loud.example.com");
-    rounds(1000);
+    freeze_and_thaw(harness::rounds(1000, 100));
     let p99 = neighbour.end();
     let after = resident(pid);
     println!("memory {memory} kB, then {after} kB");
@@ -177,4 +185,83 @@ fn readers_that_do_not_read_cost_no_memory() {
     });
     assert_prompt(p99);
     host.finish();
+}
+
+#[test]
+fn followers_that_have_gone_give_their_places_back() {
+    const PLACES: usize = 64;
+    let host = Host::new(&format!("[api]\nmax_connections = {PLACES}\n"));
+    host.site("a.example.com", harness::STATIC);
+    host.dispatch("a.example.com").upstream();
+    let files = descriptors(&host);
+    let socket = host.socket();
+    // Nothing is said on either while this test runs: that they have gone is all there is to see.
+    let paths = [
+        "/v1/events?follow=true&vhost=none.example.com",
+        "/v1/vhosts/a.example.com/logs?follow=true",
+    ];
+    for round in 0..3 {
+        let mut followers: Vec<Lines> = (0..50)
+            .map(|n| Lines::open(&socket, paths[n % 2]))
+            .collect();
+        if round == 1 {
+            // Those that have said before that they send nothing any more.
+            for follower in &followers {
+                follower.client.stream().shutdown(Shutdown::Write).unwrap();
+            }
+        }
+        let mut last = followers.pop().unwrap();
+        drop(followers);
+        let mut clients: Vec<Client> = Vec::new();
+        harness::wait_for("the places of all who have gone", seconds(2), || {
+            clients.clear();
+            (0..PLACES - 2).all(|_| {
+                let Ok(mut client) = Client::connect(&socket) else {
+                    return false;
+                };
+                let answered = client.request("GET", "/v1/status", b"");
+                clients.push(client);
+                answered.is_ok_and(|answer| answer.status == 200)
+            })
+        });
+        drop(clients);
+        // The one that has not gone is still served, even if all it does is listen.
+        last.client.stream().shutdown(Shutdown::Write).unwrap();
+        let timeout = Some(Duration::from_millis(300) * time_scale());
+        last.client.stream().set_read_timeout(timeout).unwrap();
+        let error = last.client.take().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+    }
+    harness::wait_for("the descriptors are closed", seconds(5), || {
+        host.descriptors() <= files + 2
+    });
+    host.finish();
+}
+
+#[test]
+fn a_follower_that_only_listens_hears() {
+    let host = Host::new("");
+    let mut events = Lines::open(&host.socket(), "/v1/events?follow=true");
+    events.client.stream().shutdown(Shutdown::Write).unwrap();
+    host.site("a.example.com", harness::STATIC);
+    let mut log = Lines::open(&host.socket(), "/v1/vhosts/a.example.com/logs?follow=true");
+    log.client.stream().shutdown(Shutdown::Write).unwrap();
+    host.site("b.example.com", harness::STATIC);
+    events.find(|line| line.contains("b.example.com"));
+    let dir = host.dir.join("state/logs/a.example.com");
+    fs_append(
+        &dir,
+        "2026-11-22T05:51:02.123456Z a.example.com out heard\n",
+    );
+    log.find(|line| line.ends_with("heard"));
+    host.finish();
+}
+
+/// What a site would say.
+fn fs_append(dir: &Path, line: &str) {
+    std::fs::create_dir_all(dir).unwrap();
+    let mut options = std::fs::File::options();
+    let options = options.create(true).append(true);
+    let mut file = options.open(dir.join("current")).unwrap();
+    file.write_all(line.as_bytes()).unwrap();
 }
