@@ -3,6 +3,7 @@
 //! Judgements are pure functions over what was read; [`System`] reads, from `/` or, in tests, from a directory. Checks look
 //! and change nothing. They may touch the documents' file systems, which can hang: the agent runs them off its event loop.
 mod cgroups;
+mod cores;
 mod idmap;
 mod kernel;
 mod mounts;
@@ -95,6 +96,7 @@ pub fn checks_of(subject: &Subject) -> Vec<Check> {
     let system = System::new(Path::new("/"));
     let mounts = mounts::parse(&system.read("proc/self/mountinfo").unwrap_or_default());
     let mut all = kernel::checks(&system);
+    all.extend(cores::checks(&system));
     all.extend(cgroups::checks(&system, &mounts));
     all.extend(network::checks(&system));
     all.extend(mounts::checks(&system, &mounts, &subject.documents));
