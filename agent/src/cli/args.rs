@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::set::{self, Assignment};
 use super::signals;
+use crate::config::units::Span;
 
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/fastcontainer/agent.sock";
@@ -37,12 +38,26 @@ pub struct Args {
     #[arg(long, global = true, value_name = "PATH", env = "FASTCONTAINER_SOCKET", default_value = DEFAULT_SOCKET,
           value_hint = ValueHint::FilePath)]
     pub socket: PathBuf,
+    /// How long the agent may take to answer
+    ///
+    /// What waits for a site (start, stop, dispatch and their like) takes as long as the site is allowed to, and for as
+    /// long as the agent answers when asked whether it is still there. Streams have no end.
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = timeout)]
+    pub timeout: Span,
     /// Print the API's JSON, unchanged
     #[arg(long, global = true)]
     pub json: bool,
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+fn timeout(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|e| format!("{e}"))?;
+    match span.millis() {
+        Some(0) => Err("nobody answers in no time at all".to_owned()),
+        _ => Ok(span),
+    }
 }
 
 /// One verb, one API call (or few).

@@ -1,7 +1,9 @@
 //! Requests to the agent: one connection each, HTTP/1.1 over its Unix socket.
+use std::future::Future;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -9,56 +11,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::de::DeserializeOwned;
 
+pub(crate) use super::call::{Call, segment};
 use super::failure::{Failure, Problem};
-
-/// What is asked.
-#[derive(Debug, Clone)]
-pub(crate) struct Call<'a> {
-    method: Method,
-    path: String,
-    body: Option<Vec<u8>>,
-    /// The vhost it is about: 404 then means that there is none of that name.
-    about: Option<&'a str>,
-}
-
-impl<'a> Call<'a> {
-    /// About the host.
-    pub(crate) fn host(method: Method, path: &str) -> Self {
-        Self {
-            method,
-            path: path.to_owned(),
-            body: None,
-            about: None,
-        }
-    }
-
-    /// About a vhost; `below` is what follows its name in the path.
-    pub(crate) fn vhost(method: Method, vhost: &'a str, below: &str) -> Self {
-        Self {
-            path: format!("/v1/vhosts/{}{below}", segment(vhost)),
-            about: Some(vhost),
-            ..Self::host(method, "")
-        }
-    }
-
-    /// The same, but any path.
-    pub(crate) fn about(self, vhost: &'a str) -> Self {
-        Self {
-            about: Some(vhost),
-            ..self
-        }
-    }
-
-    /// With a JSON body.
-    pub(crate) fn json(self, body: &serde_json::Value) -> Self {
-        Self {
-            body: Some(body.to_string().into_bytes()),
-            ..self
-        }
-    }
-}
 
 /// A successful answer, whole.
 #[derive(Debug)]
@@ -82,24 +40,28 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
+    /// How long the agent may take to answer; None is for ever.
+    limit: Option<Duration>,
 }
 
 impl Client {
     /// Connects per request, so nothing happens yet.
-    pub(crate) fn new(socket: &Path) -> Self {
+    pub(crate) fn new(socket: &Path, limit: Option<Duration>) -> Self {
         Self {
             socket: socket.to_owned(),
+            limit,
         }
     }
 
     /// Asks and waits for the whole answer.
     pub(crate) async fn ask(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let body = self.open(call).await?.into_body();
-        let body = body.collect().await.map_err(|e| self.cut(&e))?.to_bytes();
+        let whole = async { body.collect().await.map_err(|e| self.cut(&e)) };
+        let body = self.in_time(whole, false).await?.to_bytes();
         Ok(Answer { body })
     }
 
-    /// Asks and gives the answer's body as it comes.
+    /// Asks and gives the answer's body as it comes, which may go on for ever.
     pub(crate) async fn open(&self, call: Call<'_>) -> Result<Response<Incoming>, Failure> {
         let about = call.about;
         let response = self.send(call, None).await?;
@@ -157,8 +119,10 @@ impl Client {
             .and_then(|v| v.to_str().ok())
             .map(str::to_owned);
         // A refusal whose reason is cut off is still a refusal.
-        let body = response.into_body().collect().await;
-        let body = body.map(|b| b.to_bytes()).unwrap_or_default();
+        let limit = self.limit.unwrap_or(Duration::MAX);
+        let body = tokio::time::timeout(limit, response.into_body().collect()).await;
+        let body = body.map(|b| b.map(|b| b.to_bytes()).unwrap_or_default());
+        let body = body.unwrap_or_default();
         Failure::Refused(Problem::of(status, retry, &body, about))
     }
 
@@ -167,7 +131,63 @@ impl Client {
         call: Call<'_>,
         protocol: Option<&str>,
     ) -> Result<Response<Incoming>, Failure> {
-        let stream = self.connect()?;
+        // What only looks is answered at once; what moves a site may wait for it, for longer than anybody knows here.
+        let patient = call.method != Method::GET;
+        let stream = connect(&self.socket, self.limit).map_err(|e| self.unconnected(&e))?;
+        self.in_time(self.exchange(stream, call, protocol), patient)
+            .await
+    }
+
+    /// Does `work` as long as the agent is there: until the time is over, or, where that is expected to take its time,
+    /// until the agent does not say either that it is well.
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+        patient: bool,
+    ) -> Result<T, Failure> {
+        let Some(limit) = self.limit else {
+            return work.await;
+        };
+        tokio::pin!(work);
+        loop {
+            if let Ok(done) = tokio::time::timeout(limit, &mut work).await {
+                return done;
+            }
+            if !patient {
+                return Err(self.silent(limit));
+            }
+            tokio::select! {
+                done = &mut work => return done,
+                alive = self.lives(limit) => if !alive {
+                    return Err(self.silent(limit));
+                },
+            }
+        }
+    }
+
+    /// Whether the agent does anything about a connection within `limit`.
+    async fn lives(&self, limit: Duration) -> bool {
+        let socket = self.socket.clone();
+        let connecting = tokio::task::spawn_blocking(move || connect(&socket, Some(limit)));
+        let Ok(Ok(stream)) = connecting.await else {
+            return false;
+        };
+        // An error is an answer: one that hangs gives none.
+        let health = Call::host(Method::GET, "/health.html");
+        let asked = self.exchange(stream, health, None);
+        tokio::time::timeout(limit, asked).await.is_ok()
+    }
+
+    async fn exchange(
+        &self,
+        stream: UnixStream,
+        call: Call<'_>,
+        protocol: Option<&str>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| tokio::net::UnixStream::from_std(stream))
+            .map_err(|e| self.lost(&e))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| self.lost(&e))?;
@@ -198,16 +218,19 @@ impl Client {
             .map_err(|e| self.lost(&e))
     }
 
-    /// Connects while blocking: a non-blocking connect fails at once when the listener's queue is full, a blocking one waits.
-    fn connect(&self) -> Result<tokio::net::UnixStream, Failure> {
-        let stream = UnixStream::connect(&self.socket).map_err(|e| match e.kind() {
-            io::ErrorKind::PermissionDenied => Failure::NotAdmitted {
+    fn unconnected(&self, error: &io::Error) -> Failure {
+        match (error.kind(), self.limit) {
+            (io::ErrorKind::PermissionDenied, _) => Failure::NotAdmitted {
                 socket: self.socket.clone(),
             },
-            _ => self.lost(&e),
-        })?;
-        stream.set_nonblocking(true).map_err(|e| self.lost(&e))?;
-        tokio::net::UnixStream::from_std(stream).map_err(|e| self.lost(&e))
+            (io::ErrorKind::WouldBlock, Some(limit)) => self.silent(limit),
+            _ => self.lost(error),
+        }
+    }
+
+    fn silent(&self, limit: Duration) -> Failure {
+        let seconds = limit.as_secs_f64();
+        self.lost(&format!("it is there and has not answered for {seconds} s"))
     }
 
     fn lost(&self, cause: &dyn std::fmt::Display) -> Failure {
@@ -218,34 +241,15 @@ impl Client {
     }
 }
 
-/// A name as one segment of a path: whatever it contains, it stays one segment.
-pub(crate) fn segment(name: &str) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'.' if name.bytes().all(|b| b == b'.') => out.push_str("%2E"),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(char::from(byte))
-            }
-            // Writing to a String cannot fail.
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_stays_one_segment() {
-        assert_eq!(segment("www.example.com"), "www.example.com");
-        assert_eq!(segment(".."), "%2E%2E");
-        assert_eq!(segment("../x?y#z %"), "..%2Fx%3Fy%23z%20%25");
-        assert_eq!(segment("ü\0"), "%C3%BC%00");
-    }
+/// Connects while blocking: a non-blocking connect fails at once when the listener's queue is full, a blocking one waits,
+/// here until `limit`; the error is then WouldBlock.
+fn connect(socket: &Path, limit: Option<Duration>) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(socket)?;
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let stream = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&stream, Timeout::Send, limit)?;
+    rustix::net::connect(&stream, &address)?;
+    // Whoever takes the connection over writes for as long as that takes.
+    set_socket_timeout(&stream, Timeout::Send, None)?;
+    Ok(stream.into())
 }

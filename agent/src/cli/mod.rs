@@ -4,6 +4,7 @@
 //! written passes `text` before it reaches a terminal.
 mod apply;
 pub mod args;
+mod call;
 mod client;
 pub mod daemon_args;
 mod definition;
@@ -24,6 +25,8 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_time;
 #[cfg(test)]
 mod tests_views;
 mod text;
@@ -102,7 +105,7 @@ fn execute(args: Args, screen: &mut Screen) -> Result<(), Failure> {
 }
 
 async fn ask(args: Args, screen: &mut Screen) -> Result<(), Failure> {
-    let client = &Client::new(&args.socket);
+    let client = &Client::new(&args.socket, args.timeout.finite());
     let json = args.json;
     let mut context = Context {
         client,
