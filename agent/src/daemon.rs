@@ -76,6 +76,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
             GRACE.as_secs()
         );
     }
+    platform.owner_groups.prune_idle();
     // A request that comes between now and the next agent's start waits in no queue: it is told at once.
     let _ = std::fs::remove_file(&socket);
     Ok(())

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod events;
 pub mod logs;
 pub mod machine;
+pub mod owner_groups;
 mod packet;
 pub mod persist;
 pub mod platform;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -47,7 +47,29 @@ pub fn write<T: Serialize>(path: &Path, value: &T, durable: Durable) -> Result<(
     attempt().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Reads a file of [`write`]; None if there is none.
+/// Replaces what a file of this function says, in place and with one system call, so that the agent's death leaves either
+/// the old or the new content. A power failure may leave neither. Unlike [`write`] it never waits for a disk: file
+/// systems write a file out that is renamed over another.
+pub fn overwrite<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let attempt = || -> Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        let mut text = serde_json::to_vec(value)?;
+        // White space over what is longer now; a shorter file is never cut, which would be a second step.
+        let length = usize::try_from(file.metadata()?.len())?;
+        text.resize(text.len().max(length), b' ');
+        file.write_all_at(&text, 0)?;
+        Ok(())
+    };
+    attempt().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads a file of [`write`] or [`overwrite`]; None if there is none.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -104,5 +126,20 @@ mod tests {
         );
         remove(&path).unwrap();
         remove(&path).unwrap();
+    }
+
+    #[test]
+    fn overwrites_with_longer_and_shorter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        for value in ["one", "a much longer one", "b", ""] {
+            overwrite(&path, &value).unwrap();
+            assert_eq!(read::<String>(&path).unwrap().as_deref(), Some(value));
+        }
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, "mine").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, dir.path().join("link")).unwrap();
+        assert!(overwrite(&dir.path().join("link"), &1).is_err());
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
     }
 }

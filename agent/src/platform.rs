@@ -17,6 +17,7 @@ use crate::config::agent::ListenCheck;
 use crate::config::definition::{Network, Protocol};
 use crate::container::templates::Templates;
 use crate::events::Events;
+use crate::owner_groups::OwnerGroups;
 use crate::readiness::Readiness;
 use crate::spawner::Spawner;
 
@@ -38,6 +39,8 @@ pub struct Platform {
     pub config: AgentConfig,
     /// The cgroups of the agent.
     pub tree: cgroup::Tree,
+    /// Those of them that belong to owners.
+    pub owner_groups: OwnerGroups,
     /// Keeps joining a v1 cgroup fast for as long as the agent lives.
     _dynmods: Option<cgroup::DynmodsGuard>,
     /// veths and firewall.
@@ -124,6 +127,7 @@ impl Platform {
             born: Instant::now(),
             events: Events::default(),
             config,
+            owner_groups: OwnerGroups::new(tree.clone()),
             tree,
             _dynmods: dynmods,
             host,
@@ -178,6 +182,7 @@ impl Platform {
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         drop(platform.pool);
+        platform.owner_groups.prune_leftover()?;
         platform.tree.remove()?;
         if let Ok(host) = Arc::try_unwrap(platform.host) {
             host.teardown()?;

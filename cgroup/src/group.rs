@@ -121,6 +121,16 @@ impl Group {
     /// Checks everything, writes what is not [`crate::Setting::Keep`], reads it back, compares, and on any failure puts
     /// the old values back. Answers what was read back, for what was asked.
     pub fn apply(&self, limits: &Limits) -> Result<Limits, Error> {
+        self.put(limits, false)
+    }
+
+    /// [`Self::apply`] for a group that has just been made and still has the kernel's defaults: it asks for nothing that
+    /// was in force before, and on failure restores nothing, as the group is of no use then.
+    pub fn set_up(&self, limits: &Limits) -> Result<Limits, Error> {
+        self.put(limits, true)
+    }
+
+    fn put(&self, limits: &Limits, new: bool) -> Result<Limits, Error> {
         limits.validate(&self.name)?;
         let mut want = limits.clone();
         let mut writes: Vec<Write<'_>> = Vec::with_capacity(8);
@@ -137,6 +147,7 @@ impl Group {
             let at = At {
                 dir,
                 group: &self.name,
+                new,
             };
             match controller {
                 Controller::Cpu => root.backend().plan_cpu(at, &mut want, &mut writes)?,
@@ -145,7 +156,7 @@ impl Group {
                 _ => root.backend().plan_memory(at, &mut want, &mut writes)?,
             }
         }
-        let done = plan::write_all(&writes, &self.name)?;
+        let done = plan::write_all(&writes, &self.name, new)?;
         let checked = self
             .read_back(&touched, Asked(Some(limits)))
             .and_then(|got| {

@@ -53,6 +53,15 @@ impl AsRawFd for OomEvents {
 }
 
 impl Group {
+    /// Processes that the kernel has killed for want of memory, as [`crate::Usage::oom_kills`], for one read instead of a
+    /// dozen; `None` where the group has no memory controller.
+    pub fn oom_kills(&self) -> Result<Option<u64>, Error> {
+        let Some((root, dir)) = self.slot(Controller::Memory) else {
+            return Ok(None);
+        };
+        root.backend().oom_kills(dir)
+    }
+
     /// Asks to be told; `None` where the group has no memory controller.
     pub fn oom_events(&self) -> Result<Option<OomEvents>, Error> {
         let Some((root, dir)) = self.slot(Controller::Memory) else {

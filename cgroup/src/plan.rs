@@ -39,6 +39,7 @@ pub(crate) trait Backend: Sync {
     fn usage_cpu(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
     fn usage_cpuacct(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
     fn usage_memory(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
+    fn oom_kills(&self, dir: &Dir) -> Result<Option<u64>, Error>;
     fn usage_io(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
 }
 
@@ -47,6 +48,8 @@ pub(crate) trait Backend: Sync {
 pub(crate) struct At<'a> {
     pub(crate) dir: &'a Dir,
     pub(crate) group: &'a str,
+    /// It has the kernel's defaults, which need not be asked for.
+    pub(crate) new: bool,
 }
 
 /// Which limits to read: those that are set in some limits, or all.
@@ -103,7 +106,8 @@ impl Undo {
 struct Ready<'w, 'a> {
     write: &'w Write<'a>,
     fd: OwnedFd,
-    old: String,
+    /// What it said before; `None` if that need not come back.
+    old: Option<String>,
 }
 
 /// The writes that have been made, to be undone unless all ends well.
@@ -112,15 +116,24 @@ pub(crate) struct Done<'w, 'a> {
     written: usize,
 }
 
-/// Opens and reads every file, then writes them in order; undoes everything at the first failure.
-pub(crate) fn write_all<'w, 'a>(writes: &'w [Write<'a>], at: &str) -> Result<Done<'w, 'a>, Error> {
+/// Opens and reads every file, then writes them in order; undoes everything at the first failure. A `new` group's files
+/// are neither read nor undone.
+pub(crate) fn write_all<'w, 'a>(
+    writes: &'w [Write<'a>],
+    at: &str,
+    new: bool,
+) -> Result<Done<'w, 'a>, Error> {
     let mut ready = Vec::with_capacity(writes.len());
     for write in writes {
+        let flags = if new { OFlags::WRONLY } else { OFlags::RDWR };
         let fd = write
             .dir
-            .open_file(write.file, OFlags::RDWR)
+            .open_file(write.file, flags)
             .map_err(|e| open_error(write, at, e))?;
-        let old = read_all(&fd).map_err(|e| write.dir.error("read", write.file, e))?;
+        let old = match new {
+            true => None,
+            false => Some(read_all(&fd).map_err(|e| write.dir.error("read", write.file, e))?),
+        };
         ready.push(Ready { write, fd, old });
     }
     let mut done = Done { ready, written: 0 };
@@ -139,7 +152,8 @@ impl Done<'_, '_> {
     pub(crate) fn undo(self) -> Vec<Error> {
         let mut errors = Vec::new();
         for step in self.ready.iter().take(self.written).rev() {
-            let old = step.write.undo.text(&step.old);
+            let Some(old) = &step.old else { continue };
+            let old = step.write.undo.text(old);
             if let Err(errno) = write_fd(&step.fd, &old) {
                 errors.push(step.write.dir.error(
                     &format!("write {old} back to"),

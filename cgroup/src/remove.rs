@@ -3,15 +3,31 @@
 use crate::Error;
 use crate::freeze::Backoff;
 use crate::group::Group;
-use crate::tree::Root;
+use crate::tree::{Root, Shared};
 use rustix::io::Errno;
 use std::time::Duration;
 
 impl Group {
-    /// Removes the group everywhere, trying again for up to `limit` while the kernel says that it is busy, and then the
-    /// levels above it that have become empty. Goes on after an error and reports all of them. Removing what is not
-    /// there is no error.
+    /// [`Self::remove_alone`], and then the levels above it that have become empty.
     pub fn remove(&self, limit: Duration) -> Result<(), Error> {
+        let above = |depth| {
+            self.shared
+                .prune(self.path.get(..depth).unwrap_or_default())
+        };
+        let pruned = (1..self.path.len()).rev().map(above);
+        let alone = self.remove_alone(limit).err();
+        Error::from_all(
+            alone
+                .into_iter()
+                .chain(pruned.filter_map(Result::err))
+                .collect(),
+        )
+    }
+
+    /// Removes the group everywhere, trying again for up to `limit` while the kernel says that it is busy. Goes on after an
+    /// error and reports all of them. Removing what is not there is no error. [`crate::Tree::prune`] removes the level
+    /// above, at leisure.
+    pub fn remove_alone(&self, limit: Duration) -> Result<(), Error> {
         let mut pause = Backoff::new(limit);
         let mut left: Vec<&Root> = self.shared.roots.iter().collect();
         let mut errors = Vec::new();
@@ -40,22 +56,22 @@ impl Group {
                     .with_hint(hint)
             }));
         }
-        for root in &self.shared.roots {
-            errors.extend(self.remove_above(root).err());
-        }
         Error::from_all(errors)
     }
+}
 
-    fn remove_above(&self, root: &Root) -> Result<(), Error> {
-        for depth in (1..self.path.len()).rev() {
-            let name = self.path.get(..depth).unwrap_or_default().join("/");
+impl Shared {
+    /// Removes a level wherever it is empty.
+    pub(crate) fn prune(&self, path: &[String]) -> Result<(), Error> {
+        let name = path.join("/");
+        let mut errors = Vec::new();
+        for root in &self.roots {
             match root.parent.rmdir(&name) {
-                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
-                // A sibling is there, or is just being made.
-                Err(Errno::BUSY | Errno::NOTEMPTY) => break,
-                Err(e) => return Err(root.parent.error("remove", &name, e)),
+                // A group is in it, or is just being made.
+                Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::BUSY | Errno::NOTEMPTY) => {}
+                Err(e) => errors.push(root.parent.error("remove", &name, e)),
             }
         }
-        Ok(())
+        Error::from_all(errors)
     }
 }

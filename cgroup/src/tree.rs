@@ -184,6 +184,15 @@ impl Tree {
         Ok(leaves)
     }
 
+    /// Removes a level (`["acme"]`) in every hierarchy in which nothing is below it. Safe against concurrent
+    /// [`Tree::group`].
+    pub fn prune<S: AsRef<str>>(&self, path: &[S]) -> Result<(), Error> {
+        let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
+        checked(&path)?;
+        self.0
+            .prune(&path.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    }
+
     /// Removes those levels of the parent path that [`Tree::open`] made, now or in an earlier process; the first that
     /// is not empty ends it in each hierarchy, and is an error only if it is the lowest.
     pub fn remove(&self) -> Result<(), Error> {

@@ -46,10 +46,13 @@ impl Backend for V2 {
                 undo,
             };
             // Kernels before 5.14 have no burst: fine as long as none is asked for.
-            let old = match at.dir.read_optional("cpu.max.burst")? {
-                None if burst == 0 => Some(0),
-                None => None,
-                Some(text) => stat::number(&text),
+            let old = match at.new {
+                true => Some(0),
+                false => match at.dir.read_optional("cpu.max.burst")? {
+                    None if burst == 0 => Some(0),
+                    None => None,
+                    Some(text) => stat::number(&text),
+                },
             };
             let file = "cpu.max.burst";
             let burst_write = Write {
@@ -110,7 +113,7 @@ impl Backend for V2 {
             });
         }
         match want.memory_max {
-            Setting::To(new) => make_room(at, new),
+            Setting::To(new) if !at.new => make_room(at, new),
             _ => Ok(()),
         }
     }
@@ -253,8 +256,12 @@ impl Backend for V2 {
         into.memory_peak = dir
             .read_optional("memory.peak")?
             .and_then(|text| stat::number(&text));
-        into.oom_kills = stat::flat(&dir.read("memory.events")?, "oom_kill");
+        into.oom_kills = self.oom_kills(dir)?;
         Ok(())
+    }
+
+    fn oom_kills(&self, dir: &Dir) -> Result<Option<u64>, Error> {
+        Ok(stat::flat(&dir.read("memory.events")?, "oom_kill"))
     }
 
     fn usage_io(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error> {

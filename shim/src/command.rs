@@ -1,10 +1,11 @@
-//! The tenant's command: the last steps before execve, in the process that becomes it. It has inherited an empty
-//! bounding set, no_new_privs and the seccomp filter.
+//! The tenant's command: the last steps before execve, in the process that becomes it. It has an empty bounding set,
+//! no_new_privs and the seccomp filter by now.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::Mode;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::Signal;
 use rustix::thread::CapabilitySet;
@@ -26,14 +27,48 @@ pub(crate) struct Command<'a> {
     pub(crate) env: &'a [(String, String)],
     pub(crate) workdir: &'a str,
     pub(crate) rlimits: &'a [Rlimit],
-    /// Standard input, output, error.
-    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Standard input; /dev/null if there is none.
+    pub(crate) stdin: Option<BorrowedFd<'a>>,
+    /// Standard output and error.
+    pub(crate) output: [BorrowedFd<'a>; 2],
     /// Listening sockets to hand over.
     pub(crate) listen: &'a [OwnedFd],
     /// Standard input becomes the controlling terminal.
     pub(crate) terminal: bool,
     /// Ends with its parent.
     pub(crate) bound_to_parent: bool,
+    /// What has to be waited for before the file system is touched.
+    pub(crate) gate: Option<&'a Gate>,
+}
+
+/// Holds a command back until its parent has built the root. A parent that dies before that takes the whole pid
+/// namespace with it.
+///
+/// An eventfd: the write to a pipe wakes its reader on the writer's processor, where the command would wait for the
+/// parent to have done everything else.
+#[derive(Debug)]
+pub(crate) struct Gate(OwnedFd);
+
+impl Gate {
+    pub(crate) fn new() -> Done<Self> {
+        eventfd(0, EventfdFlags::CLOEXEC)
+            .map(Self)
+            .step("make", "an eventfd")
+    }
+
+    /// The parent's side: lets the command go.
+    pub(crate) fn open(self) -> Done<()> {
+        rustix::io::write(&self.0, &1u64.to_ne_bytes())
+            .map(drop)
+            .step("let go", "the command")
+    }
+
+    /// The command's side.
+    fn pass(&self) -> Done<()> {
+        rustix::io::read(&self.0, &mut [0; 8])
+            .map(drop)
+            .step("wait for", "the root")
+    }
 }
 
 impl Command<'_> {
@@ -47,7 +82,8 @@ impl Command<'_> {
                 sys::exit_now(126);
             }
         };
-        let f = self.become_it(status.as_fd());
+        send_report(&status, &Report::Command);
+        let f = self.become_it();
         let code = if f.errno == libc::ENOENT { 127 } else { 126 };
         send_report(&status, &Report::Failed(f));
         sys::exit_now(code)
@@ -58,7 +94,7 @@ impl Command<'_> {
         FIRST_LISTEN + i32::try_from(self.listen.len()).unwrap_or(0)
     }
 
-    fn become_it(&self, status: BorrowedFd<'_>) -> Failure {
+    fn become_it(&self) -> Failure {
         let path = self
             .env
             .iter()
@@ -70,13 +106,13 @@ impl Command<'_> {
             let env = strings(self.environment())?;
             let candidates = strings(candidates(name, path))?;
             self.confine()?;
+            self.settle()?;
             Ok((argv, env, candidates))
         })();
         let (argv, env, candidates) = match prepared {
             Ok(p) => p,
             Err(f) => return f,
         };
-        send_report(status, &Report::Exec);
         let mut worst = Errno::NOENT;
         for program in &candidates {
             match sys::execve(program, &argv, &env) {
@@ -117,9 +153,8 @@ impl Command<'_> {
         sys::set_signal(libc::SIGPIPE, false);
         sys::block_only(&[]);
         rustix::process::setsid().step("make a session", "")?;
-        if self.terminal {
-            rustix::process::ioctl_tiocsctty(self.stdio[0])
-                .step("take the controlling terminal", "")?;
+        if let Some(terminal) = self.stdin.filter(|_| self.terminal) {
+            rustix::process::ioctl_tiocsctty(terminal).step("take the controlling terminal", "")?;
         }
         rustix::process::umask(Mode::from_raw_mode(0o022));
         confine::set_ids(self.ids.uid, self.ids.gid)?;
@@ -130,8 +165,20 @@ impl Command<'_> {
             rustix::process::set_parent_process_death_signal(kill)
                 .step("depend on", "the parent")?;
         }
+        confine::limit(self.rlimits)
+    }
+
+    /// What needs the container's files.
+    fn settle(&self) -> Done<()> {
+        if let Some(gate) = self.gate {
+            gate.pass()?;
+        }
+        if self.stdin.is_none() {
+            let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .step("open", "/dev/null")?;
+            sys::place(null.as_fd(), 0).step("place descriptor", "0")?;
+        }
         rustix::process::chdir(self.workdir).step("enter the working directory", self.workdir)?;
-        confine::limit(self.rlimits)?;
         let first = u32::try_from(self.free_number()).unwrap_or(3);
         sys::close_on_exec_from(first).step("close the descriptors", "")
     }
@@ -142,14 +189,17 @@ impl Command<'_> {
         let away = |fd: BorrowedFd<'_>| {
             fcntl_dupfd_cloexec(fd, self.free_number()).step("move a descriptor", "")
         };
-        let streams: Vec<OwnedFd> = self.stdio.iter().map(|fd| away(*fd)).collect::<Done<_>>()?;
-        let sockets: Vec<OwnedFd> = self
-            .listen
-            .iter()
-            .map(|fd| away(fd.as_fd()))
-            .collect::<Done<_>>()?;
-        for (number, fd) in (0..).zip(streams.iter().chain(&sockets)) {
-            sys::place(fd.as_fd(), number).step("place descriptor", &number.to_string())?;
+        let input = self.stdin.map(|fd| (0, fd));
+        let output = (1..).zip(self.output);
+        let sockets = (FIRST_LISTEN..).zip(self.listen.iter().map(AsFd::as_fd));
+        let moved = input
+            .into_iter()
+            .chain(output)
+            .chain(sockets)
+            .map(|(number, fd)| Ok((number, away(fd)?)))
+            .collect::<Done<Vec<(i32, OwnedFd)>>>()?;
+        for (number, fd) in &moved {
+            sys::place(fd.as_fd(), *number).step("place descriptor", &number.to_string())?;
         }
         Ok(())
     }

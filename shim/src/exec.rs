@@ -74,10 +74,12 @@ fn start(request: &Exec, fds: &mut Fds, host: &Host, status: &OwnedFd) -> Done<(
         env: &request.env,
         workdir: &request.workdir,
         rlimits: &request.rlimits,
-        stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        stdin: Some(stdin.as_fd()),
+        output: [stdout.as_fd(), stderr.as_fd()],
         listen: &[],
         terminal: request.terminal,
         bound_to_parent: true,
+        gate: None,
     };
     // For this process and the command alike: translating it twice would cost a tenth of the whole start.
     confine::filter(&host.filter)?;

@@ -126,7 +126,7 @@ fn write(root: &Root, path: &str, content: &[u8]) -> Done<()> {
         let n = rustix::io::write(&file, rest).step("write the file", path)?;
         rest = rest.get(n..).unwrap_or_default();
     }
-    root.own(path, root.ids.base, root.ids.base)
+    Ok(())
 }
 
 /// Makes the writable directories, owned by the site's user.

@@ -2,14 +2,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, open};
+use rustix::fs::{Gid, OFlags, Uid, fchown};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
 use shim::protocol::{ExitRecord, ExitStatus, Report, Start};
 
 use crate::clone::fork;
-use crate::command::Command;
+use crate::command::{Command, Gate};
 use crate::fds::{Fds, need};
 use crate::host::Host;
 use crate::idmap::UserNamespaces;
@@ -74,33 +74,45 @@ fn set_up(
         .step("enter", "the network namespace")?;
     rustix::process::setsid().step("make a session", "")?;
     name_process(&start.vhost)?;
-    root::build(start, fds, users, host)?;
-    rustix::system::sethostname(start.hostname.as_bytes())
-        .step("set the host name", &start.hostname)?;
     // Only now, so that the namespace's root is the cgroup that was joined.
     sys::unshare(libc::CLONE_NEWCGROUP).step("unshare the cgroup namespace", "")?;
     confine::raise_hard_limits(&start.rlimits)?;
     let (out, out_end) = output_pipe(start)?;
     let (err, err_end) = output_pipe(start)?;
-    confine::enter_user_namespace(&users.container)?;
-    let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .step("open", "/dev/null")?;
+    let gate = Gate::new()?;
     let command = Command {
         ids: start.ids,
         words: &start.command,
         env: &start.env,
         workdir: &start.workdir,
         rlimits: &start.rlimits,
-        stdio: [null.as_fd(), out_end.as_fd(), err_end.as_fd()],
+        stdin: None,
+        output: [out_end.as_fd(), err_end.as_fd()],
         listen: &fds.listen,
         terminal: false,
         bound_to_parent: false,
+        gate: Some(&gate),
     };
-    // For this process and the command alike: translating it twice would cost a tenth of the whole start.
-    confine::filter(&host.filter)?;
+    // Early: what the command needs before its files (a filter of its own above all) it does beside this process, which
+    // builds them.
     let Some(pid) = fork().step("fork", "")? else {
-        command.run(status.as_fd())
+        let confined = confine::enter_user_namespace(&users.container)
+            .and_then(|()| confine::filter(&host.filter));
+        match confined {
+            Ok(()) => command.run(status.as_fd()),
+            Err(f) => {
+                send_report(status, &Report::Failed(f));
+                sys::exit_now(126)
+            }
+        }
     };
+    root::build(start, fds, users, host)?;
+    rustix::system::sethostname(start.hostname.as_bytes())
+        .step("set the host name", &start.hostname)?;
+    // The tenant's code begins when nothing of the host's power is left here.
+    confine::enter_user_namespace(&users.container)?;
+    gate.open()?;
+    confine::filter(&host.filter)?;
     let log_dir = need(&mut fds.log_dir, "LogDir")?;
     Ok(Running {
         command: pid,

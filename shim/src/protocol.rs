@@ -6,8 +6,8 @@
 //! [`Reply`] packet with the same `id`; for a success it carries the new process's pidfd.
 //!
 //! What happens after the clone is told over the request's own status socket ([`FdRole::Status`], also
-//! `SOCK_SEQPACKET`): one [`Report`] packet, then end of file. End of file after [`Report::Exec`] with no
-//! [`Report::Failed`] behind it means that execve succeeded.
+//! `SOCK_SEQPACKET`): [`Report::Command`], then end of file once the command has been executed, or [`Report::Failed`]. End
+//! of file without a failure may also mean that all of it was killed, which its pidfd tells.
 
 use serde::{Deserialize, Serialize};
 
@@ -217,9 +217,9 @@ pub struct Failure {
 /// What the new process tells over its status socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
-    /// Sent by the command's own process just before execve. The receiver has SO_PASSCRED set and reads its pid
+    /// Sent by the command's own process as soon as there is one. The receiver has SO_PASSCRED set and reads its pid
     /// from SCM_CREDENTIALS, translated to the receiver's pid namespace.
-    Exec,
+    Command,
     /// Set-up failed; the container is gone or about to be.
     Failed(Failure),
 }

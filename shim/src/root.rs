@@ -16,6 +16,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use shim::protocol::{Ids, Start};
 
 use crate::fds::Fds;
@@ -23,7 +24,7 @@ use crate::files::{self, Layout};
 use crate::host::{Host, NEW_ROOT};
 use crate::idmap::UserNamespaces;
 use crate::report::{Done, Step};
-use crate::{mounts, procfs};
+use crate::{mounts, procfs, sys};
 
 /// A root under construction.
 pub(crate) struct Root {
@@ -39,6 +40,8 @@ pub(crate) fn build(start: &Start, fds: &mut Fds, users: &UserNamespaces, host: 
         fd: tmpfs(start)?,
         ids: start.ids,
     };
+    // What is made belongs to the container's uid 0 at once. The capabilities stay, see `idmap::keep_power`.
+    be_on_files(root.ids.base)?;
     let layout = Layout::new(start);
     for own in ["proc", "dev"] {
         root.directories(own)?;
@@ -79,11 +82,19 @@ pub(crate) fn build(start: &Start, fds: &mut Fds, users: &UserNamespaces, host: 
     files::bind_generated(&root, &layout, start)?;
     procfs::mount_proc(&root, host)?;
     if start.mounts.iter().any(|m| m.target == "sys") {
-        procfs::mask_sys(&root, host)?;
+        procfs::mask_sys(host)?;
     }
     mounts::attach_dev(&root)?;
     fds.mounts.clear();
+    be_on_files(0)?;
     pivot(&root)
+}
+
+/// Changes whom new files belong to.
+fn be_on_files(id: u32) -> Done<()> {
+    sys::make_files_as(id, id).step("make files as", &id.to_string())?;
+    // The change has set it to whatever the host has in fs.suid_dumpable.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become untraceable", "")
 }
 
 fn tmpfs(start: &Start) -> Done<OwnedFd> {
@@ -133,6 +144,7 @@ impl Root {
     /// Makes one directory if it is missing; true if it was.
     pub(crate) fn directory(&self, path: &str, mode: u32, uid: u32, gid: u32) -> Done<bool> {
         match mkdirat(&self.fd, path, Mode::from_raw_mode(mode)) {
+            Ok(()) if (uid, gid) == (self.ids.base, self.ids.base) => Ok(true),
             Ok(()) => self.own(path, uid, gid).map(|()| true),
             Err(Errno::EXIST) => Ok(false),
             Err(e) => Err(e).step("make the directory", path),

@@ -52,6 +52,24 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, attr: &MountAttr) -> Result<(), 
     check(r).map(drop)
 }
 
+/// Sets as whom this process makes files, and leaves everything else about its ids.
+pub(crate) fn make_files_as(uid: u32, gid: u32) -> Result<(), Errno> {
+    // SAFETY: a plain number.
+    unsafe { libc::setfsgid(gid) };
+    // SAFETY: a plain number.
+    unsafe { libc::setfsuid(uid) };
+    // The calls return the old id instead of an error; with an invalid one they change nothing.
+    // SAFETY: a plain number.
+    let gid_now = unsafe { libc::setfsgid(u32::MAX) };
+    // SAFETY: a plain number.
+    let uid_now = unsafe { libc::setfsuid(u32::MAX) };
+    if (uid_now.cast_unsigned(), gid_now.cast_unsigned()) == (uid, gid) {
+        Ok(())
+    } else {
+        Err(Errno::PERM)
+    }
+}
+
 /// unshare of namespaces (never of the descriptor table).
 pub(crate) fn unshare(namespace: i32) -> Result<(), Errno> {
     // SAFETY: no descriptor's meaning changes.

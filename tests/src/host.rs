@@ -28,12 +28,14 @@ pub const OWNER: u32 = 1001;
 
 /// An agent, in a network namespace that the calling thread (and every thread it starts) is moved to.
 pub struct Host {
-    /// Everything of this test: `vhosts.d`, `www`, `state`, `run`.
+    /// Everything of this test but [`Self::run_dir`]: `vhosts.d`, `www`, `state`.
     pub dir: PathBuf,
+    /// The agent's run directory, in memory as `/run` is.
+    pub run_dir: PathBuf,
     /// Its cgroups, below each mount.
     pub cgroup_parent: String,
     daemon: RefCell<Option<Child>>,
-    _temporary: tempfile::TempDir,
+    _temporary: [tempfile::TempDir; 2],
 }
 
 impl Host {
@@ -46,12 +48,10 @@ impl Host {
         );
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own");
         run("ip", &["link", "set", "lo", "up"]);
-        let temporary = tempfile::Builder::new()
-            .prefix("fct-")
-            .tempdir_in("/var/tmp")
-            .expect("a directory");
-        let dir = temporary.path().canonicalize().expect("its path");
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("its mode");
+        let temporary = ["/var/tmp", "/dev/shm"].map(temporary_in);
+        let [dir, run_dir] = temporary
+            .each_ref()
+            .map(|temporary| temporary.path().canonicalize().expect("its path"));
         for name in ["vhosts.d", "www"] {
             fs::create_dir(dir.join(name)).expect("a directory");
         }
@@ -60,6 +60,7 @@ impl Host {
         let cgroup_parent = format!("fct-{}-{number}", std::process::id());
         let host = Self {
             dir,
+            run_dir,
             cgroup_parent,
             daemon: RefCell::new(None),
             _temporary: temporary,
@@ -84,7 +85,7 @@ impl Host {
             .arg("--state-dir")
             .arg(path("state"))
             .arg("--run-dir")
-            .arg(path("run"))
+            .arg(&self.run_dir)
             .arg("--vhosts-dir")
             .arg(path("vhosts.d"))
             .args(["--cgroup-parent", &self.cgroup_parent])
@@ -261,7 +262,7 @@ impl Host {
 
     /// What exists of this test now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::take(&self.cgroup_parent, &self.dir)
+        Snapshot::take(&self.cgroup_parent, &self.dir, &self.run_dir)
     }
 
     /// Descriptors of the agent now.
@@ -313,6 +314,15 @@ impl Drop for Host {
             self.end();
         }
     }
+}
+
+fn temporary_in(parent: &str) -> tempfile::TempDir {
+    let temporary = tempfile::Builder::new()
+        .prefix("fct-")
+        .tempdir_in(parent)
+        .expect("a directory");
+    fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+    temporary
 }
 
 /// Sends a signal to a process that this test has started.

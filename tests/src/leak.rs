@@ -14,7 +14,7 @@ pub struct Snapshot {
     pub processes: BTreeSet<i32>,
     /// Links of this network namespace but lo.
     pub links: BTreeSet<String>,
-    /// Mounts below the test's directory.
+    /// Mounts below the test's directories.
     pub mounts: BTreeSet<String>,
     /// nftables set elements of the agent's table.
     pub elements: usize,
@@ -24,7 +24,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Looks at the host; to be called in the test's network namespace.
-    pub fn take(cgroup_parent: &str, dir: &Path) -> Self {
+    pub fn take(cgroup_parent: &str, dir: &Path, run_dir: &Path) -> Self {
         let mut snapshot = Self::default();
         for root in cgroup_roots() {
             walk(
@@ -47,17 +47,17 @@ impl Snapshot {
                 .collect();
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let below = format!(" {}/", dir.display());
+        let below = [dir, run_dir].map(|dir| format!(" {}/", dir.display()));
         snapshot.mounts = mounts
             .lines()
-            .filter(|line| line.contains(&below))
+            .filter(|line| below.iter().any(|below| line.contains(below)))
             .map(str::to_owned)
             .collect();
         if let Ok(output) = Command::new("nft").args(["-j", "list", "ruleset"]).output() {
             let text = String::from_utf8_lossy(&output.stdout);
             snapshot.elements = text.matches("\"elem\"").count();
         }
-        snapshot.sites = names(&dir.join("run/sites").display().to_string())
+        snapshot.sites = names(&run_dir.join("sites").display().to_string())
             .into_iter()
             .collect();
         snapshot

@@ -145,7 +145,7 @@ pub fn world(rest: &str) -> World {
         host.socket(),
         other,
         host.dir.join("state"),
-        host.dir.join("run"),
+        host.run_dir.clone(),
     ];
     if !rest.contains("template") {
         absent.push("/var/lib".into());

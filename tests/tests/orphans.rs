@@ -16,7 +16,7 @@ fn pid_of(host: &Host, key: &str) -> u32 {
 }
 
 fn record(host: &Host) -> PathBuf {
-    host.dir.join("run/sites").join(SITE).join("container.json")
+    host.run_dir.join("sites").join(SITE).join("container.json")
 }
 
 /// A process of this test that nobody may touch.
@@ -139,7 +139,7 @@ fn a_record_that_cannot_be_read_costs_that_container_only() {
         host.wait_state(SITE, "stopped", 10);
         assert_eq!(host.status("b.example.com")["pid"], other, "{junk}");
         wait_for("nothing is left of it", seconds(5), || {
-            !host.dir.join("run/sites").join(SITE).exists()
+            !host.run_dir.join("sites").join(SITE).exists()
         });
     }
     assert_eq!(host.get(SITE, "/").status, 200);
@@ -168,7 +168,7 @@ fn orphans_are_found_and_removed() {
     }
     assert!(made > 0);
     // Run directories without a container, one of them with a socket's tmpfs.
-    let sites = host.dir.join("run/sites");
+    let sites = host.run_dir.join("sites");
     for name in ["gone.example.com", "socket.example.com/socket"] {
         fs::create_dir_all(sites.join(name)).unwrap();
     }

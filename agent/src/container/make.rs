@@ -97,7 +97,7 @@ pub async fn make(
         .with_context(|| format!("cannot make the cgroup of {vhost}"))?;
     let group = remains.group.insert(Arc::new(group)).clone();
     let limits = limits::translate(wanted, documents.as_ref().map(|d| d.mount.as_fd()), false)?;
-    group.apply(&limits)?;
+    group.set_up(&limits)?;
     if let Some(address) = address {
         remains.address = Some(address);
         platform.allow(address, &definition.network)?;
@@ -177,6 +177,10 @@ pub async fn make(
     drop((theirs, files, join, mounts, activated.socket));
     drop(place);
     let cloned = Instant::now();
+    // While init works.
+    let begun = start_time(started.pid);
+    let fingerprint = fingerprint(definition);
+    let pidfd = crate::sys::watch(started.pidfd).context("cannot watch its init")?;
     let main_pid = match (wait_for_exec(&status).await, device) {
         (Err(error), Some(device)) if !direct && cannot_map_documents(&error) => {
             platform.cannot_idmap(device);
@@ -209,7 +213,7 @@ pub async fn make(
         vhost: vhost.to_string(),
         owner: definition.owner.to_string(),
         pid: started.pid,
-        start_time: start_time(started.pid).context("its init has ended already")?,
+        start_time: begun.context("its init has ended already")?,
         main_pid,
         slot: prepared.slot,
         range,
@@ -222,9 +226,8 @@ pub async fn make(
         ready_at: 0.0,
         phases: phases.clone(),
         listen: definition.listen.to_string(),
-        definition: fingerprint(definition),
+        definition: fingerprint,
     };
-    let pidfd = crate::sys::watch(started.pidfd).context("cannot watch its init")?;
     let (Some(group), Some(namespace)) = (remains.group.clone(), remains.namespace.clone()) else {
         return Err(anyhow!("its cgroup or namespace is gone").into());
     };
@@ -364,7 +367,7 @@ pub async fn wait_for_exec(status: &AsyncFd<OwnedFd>) -> Result<i32> {
         match postcard::from_bytes(&buffer[..received.length])
             .context("cannot decode its status")?
         {
-            Report::Exec => {
+            Report::Command => {
                 main_pid = Some(received.sender.context("its status came without a pid")?)
             }
             Report::Failed(failure) => {

@@ -54,14 +54,19 @@ impl Remains {
                 pids,
             };
             kill(group, vhost, patience).map_err(stuck)?;
-            if let Err(error) = group.remove(patience) {
+            if let Err(error) = group.remove_alone(patience) {
                 // Somebody came in between the two steps.
                 if group.populated().unwrap_or(false) {
                     kill(group, vhost, patience).map_err(stuck)?;
-                    group.remove(patience).map_err(|_| stuck(left(group)))?;
+                    group
+                        .remove_alone(patience)
+                        .map_err(|_| stuck(left(group)))?;
                 } else {
                     tracing::error!("{vhost}: {error}");
                 }
+            }
+            if let Some(owner) = group.path().first() {
+                platform.owner_groups.one_less(owner);
             }
             self.group = None;
         }

@@ -100,6 +100,7 @@ pub fn survey(platform: &Arc<Platform>) -> Result<Survey> {
                 .push((vhost.clone(), leftover(platform, owner, vhost, None)));
         }
     }
+    platform.owner_groups.prune_leftover()?;
     let bare = bare.into_iter().map(|vhost| (vhost, Remains::default()));
     survey.remains.extend(bare);
     Ok(survey)

@@ -64,10 +64,7 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
 }
 
 fn kills(container: &Container) -> u64 {
-    container
-        .group
-        .usage()
-        .map_or(0, |usage| usage.oom_kills.unwrap_or(0))
+    container.group.oom_kills().ok().flatten().unwrap_or(0)
 }
 
 fn tell(site: &Site, new: u64, all: u64) {

@@ -54,6 +54,8 @@ pub(super) fn spawn(
         match outcome {
             Outcome::Ready(container) => {
                 if site.take_ready(&container) {
+                    // First of all those who wait are told.
+                    tokio::task::yield_now().await;
                     if site.limits() != limits
                         && let Err(error) = site.enforce_limits().await
                     {
@@ -122,7 +124,7 @@ async fn attempt(
     tokio::select! {
         // If both happened the server has listened and is gone again: that is a failed start.
         biased;
-        () = container.ended() => return Err(MakeError::Other(anyhow::anyhow!("its command ended before it listened on {}", definition.listen))),
+        () = container.ended() => return Err(MakeError::Other(ended_early(&container, definition, limits))),
         result = readiness => result.map_err(|error| anyhow::Error::from(error).context("cannot see whether it listens"))?,
     }
     let total = began.elapsed();
@@ -141,12 +143,22 @@ async fn attempt(
     Ok(container)
 }
 
+fn ended_early(container: &Container, definition: &Definition, limits: &Limits) -> anyhow::Error {
+    let listen = &definition.listen;
+    match (container.group.oom_kills(), limits.memory()) {
+        (Ok(Some(1..)), Some(limit)) => anyhow::anyhow!(
+            "it ran out of its memory (limit {limit}) before it listened on {listen}; raise the limit"
+        ),
+        _ => anyhow::anyhow!("its command ended before it listened on {listen}"),
+    }
+}
+
 fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 async fn fail(site: Arc<Site>, remains: Remains, what: String, timed_out: bool) {
-    let output = last_output(&site).await;
+    let output = last_output(&site);
     let because = if output.is_empty() {
         what
     } else {
@@ -161,11 +173,9 @@ async fn fail(site: Arc<Site>, remains: Remains, what: String, timed_out: bool) 
 }
 
 /// The last lines that the container wrote in this start, on one line, bounded.
-async fn last_output(site: &Arc<Site>) -> String {
+fn last_output(site: &Site) -> String {
     let path = site.platform.log_dir(&site.name);
-    let name = site.name.clone();
-    let read = move || crate::logs::last_output(&path, &name, 5, 600);
-    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    tokio::task::block_in_place(|| crate::logs::last_output(&path, &site.name, 5, 600))
 }
 
 /// Removes what there is and then tells the machine `done`; if it cannot be removed, `Unkillable` first.

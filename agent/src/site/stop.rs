@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shim::protocol::ExitRecord;
+
 use super::Site;
 use crate::container::{Container, KILL_LIMIT, LastExit, Remains};
 use crate::machine::Event;
-use crate::persist::{self, Durable};
+use crate::persist;
 
 /// How often a stuck container is tried again; not a timer of sleeping vhosts, only of stuck ones.
 const STUCK_RETRY: Duration = Duration::from_secs(10);
@@ -83,71 +85,55 @@ async fn unused(site: &Arc<Site>, container: &Arc<Container>) {
 
 /// Records how it ended: what init wrote, and what the counters of its cgroup say, before they are gone.
 fn note_exit(site: &Arc<Site>, container: &Container, stopped: bool) {
-    let record = std::fs::read_to_string(site.platform.exit_path(&site.name))
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    let ooms = container
-        .group
-        .usage()
-        .map_or(0, |usage| usage.oom_kills.unwrap_or(0));
+    let ooms = container.group.oom_kills().ok().flatten().unwrap_or(0);
+    let exit = keep_exit(site, exit_record(site), ooms, stopped);
+    if stopped {
+        return;
+    }
+    let event = if exit.cause.starts_with("out of memory") {
+        "oom"
+    } else {
+        "exit"
+    };
+    let more = serde_json::json!({"cause": exit.cause, "code": exit.code, "signal": exit.signal, "oom_kills": ooms});
+    let mut inner = site.lock();
+    site.platform
+        .events
+        .emit(event, Some((&site.name, &inner.owner)), more);
+    inner.last_failure = Some(super::Failure {
+        because: exit.cause.into(),
+        timed_out: false,
+    });
+}
+
+/// What a container wrote that ended while no agent ran.
+pub(super) fn note_exit_of_leftover(site: &Arc<Site>, remains: &Remains) {
+    let Some(record) = exit_record(site) else {
+        return;
+    };
+    let group = remains.group.as_ref();
+    let ooms = group.and_then(|group| group.oom_kills().ok()?).unwrap_or(0);
+    keep_exit(site, Some(record), ooms, false);
+}
+
+/// What init wrote, if it came to that.
+fn exit_record(site: &Site) -> Option<ExitRecord> {
+    let text = std::fs::read_to_string(site.platform.exit_path(&site.name)).ok()?;
+    text.trim().parse().ok()
+}
+
+fn keep_exit(site: &Site, record: Option<ExitRecord>, ooms: u64, stopped: bool) -> LastExit {
     let mut inner = site.lock();
     let limit = inner
         .effective_limits(&site.platform.config.limits)
         .memory()
         .map(|m| m.to_string());
     let exit = LastExit::new(record, stopped, ooms, limit);
-    if let Err(error) = persist::write(
-        &site.platform.last_exit_path(&site.name),
-        &exit,
-        Durable::Process,
-    ) {
+    if let Err(error) = persist::overwrite(&site.platform.last_exit_path(&site.name), &exit) {
         tracing::error!("{}: {error:#}", site.name);
     }
-    if !stopped {
-        let event = if exit.cause.starts_with("out of memory") {
-            "oom"
-        } else {
-            "exit"
-        };
-        let more = serde_json::json!({"cause": exit.cause, "code": exit.code, "signal": exit.signal, "oom_kills": ooms});
-        site.platform
-            .events
-            .emit(event, Some((&site.name, &inner.owner)), more);
-        inner.last_failure = Some(super::Failure {
-            because: exit.cause.as_str().into(),
-            timed_out: false,
-        });
-    }
-    inner.last_exit = Some(exit);
-}
-
-/// What a container wrote that ended while no agent ran.
-pub(super) fn note_exit_of_leftover(site: &Arc<Site>, remains: &Remains) {
-    let Ok(text) = std::fs::read_to_string(site.platform.exit_path(&site.name)) else {
-        return;
-    };
-    let Ok(record) = text.trim().parse() else {
-        return;
-    };
-    let ooms = remains
-        .group
-        .as_ref()
-        .and_then(|group| group.usage().ok()?.oom_kills)
-        .unwrap_or(0);
-    let mut inner = site.lock();
-    let limit = inner
-        .effective_limits(&site.platform.config.limits)
-        .memory()
-        .map(|m| m.to_string());
-    let exit = LastExit::new(Some(record), false, ooms, limit);
-    if let Err(error) = persist::write(
-        &site.platform.last_exit_path(&site.name),
-        &exit,
-        Durable::Process,
-    ) {
-        tracing::error!("{}: {error:#}", site.name);
-    }
-    inner.last_exit = Some(exit);
+    inner.last_exit = Some(exit.clone());
+    exit
 }
 
 /// Removes `remains`, telling `done` in the end. While that is impossible the site is stuck, and it is tried
@@ -159,26 +145,12 @@ pub(super) async fn remove_until_gone(
 ) -> bool {
     let mut told_stuck = false;
     loop {
-        let owner = site.clone();
         // Those that are stuck must not keep the threads busy that others need.
         let patience = if told_stuck { GLANCE } else { KILL_LIMIT };
-        let removal = tokio::task::spawn_blocking(move || {
-            let result = remains.remove(&owner.platform, &owner.name, patience);
-            (remains, result)
-        });
-        let result = match removal.await {
-            Ok((back, result)) => {
-                remains = back;
-                result
-            }
-            Err(error) => {
-                tracing::error!(
-                    "{}: the task that removes its container failed: {error}",
-                    site.name
-                );
-                return false;
-            }
-        };
+        // Here rather than on a thread for what blocks: mostly it takes a fraction of a millisecond, and whoever waits for the
+        // end would wait for that thread too.
+        let remove = || remains.remove(&site.platform, &site.name, patience);
+        let result = tokio::task::block_in_place(remove);
         match result {
             Ok(()) => break,
             Err(error) if !told_stuck => {

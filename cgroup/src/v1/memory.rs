@@ -57,18 +57,22 @@ pub(super) fn plan<'a>(
     if want.memory_max.is_keep() && want.swap_max.is_keep() {
         return Ok(());
     }
-    let old = parsed(at.dir, LIMIT, memory_bytes)?;
-    let old_sum = at
-        .dir
-        .read_optional(MEMSW)?
-        .and_then(|text| memory_bytes(&text));
+    let (old, old_sum) = match at.new {
+        true => (Setting::Max, None),
+        false => (
+            parsed(at.dir, LIMIT, memory_bytes)?,
+            at.dir
+                .read_optional(MEMSW)?
+                .and_then(|text| memory_bytes(&text)),
+        ),
+    };
     let new = if want.memory_max.is_keep() {
         old
     } else {
         want.memory_max
     };
     let sum = new_sum(at.group, old, new, old_sum, want.swap_max)?;
-    if let (Setting::To(new), false) = (new, want.memory_max.is_keep()) {
+    if let (Setting::To(new), false) = (new, want.memory_max.is_keep() || at.new) {
         check_room(at, new)?;
     }
     let limit = (!want.memory_max.is_keep()).then(|| Write {
@@ -85,7 +89,7 @@ pub(super) fn plan<'a>(
         text: or_minus_one(sum),
         undo: Undo::FirstLine,
     });
-    if !want.memory_max.is_keep() && at.dir.read_optional(TCP)?.is_some() {
+    if !want.memory_max.is_keep() && at.dir.exists(TCP) {
         // v1 counts socket buffers apart from memory, and not at all where this is not set.
         out.push(Write {
             dir: at.dir,

@@ -17,6 +17,8 @@ use memory::{LIMIT, MEMSW, memory_bytes};
 pub(crate) struct V1;
 
 const PERIOD: &str = "cpu.cfs_period_us";
+/// Of every new group, in µs (default_cfs_period of the kernel's scheduler).
+const DEFAULT_PERIOD: u64 = 100_000;
 const QUOTA: &str = "cpu.cfs_quota_us";
 const BURST: &str = "cpu.cfs_burst_us";
 /// v2's name of a rate and v1's file.
@@ -44,14 +46,21 @@ impl Backend for V1 {
             undo: Undo::FirstLine,
         };
         if !want.cpu.is_keep() {
-            let old_period = parsed(at.dir, PERIOD, stat::number)?;
+            let old_period = match at.new {
+                true => DEFAULT_PERIOD,
+                false => parsed(at.dir, PERIOD, stat::number)?,
+            };
             let (quota, period, burst) = match want.cpu {
                 Setting::To(cpu) => (cpu.quota_usec.to_string(), cpu.period_usec, cpu.burst_usec),
                 _ => ("-1".to_owned(), old_period, 0),
             };
-            let old_burst = match at.dir.read_optional(BURST)? {
-                None => 0,
-                Some(text) => stat::number(&text).unwrap_or(0),
+            let old_burst = match at.new {
+                true => 0,
+                false => at
+                    .dir
+                    .read_optional(BURST)?
+                    .and_then(|text| stat::number(&text))
+                    .unwrap_or(0),
             };
             // At every moment burst <= quota, and quota/period not above that of the group above.
             let steps = [
@@ -243,8 +252,12 @@ impl Backend for V1 {
     fn usage_memory(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error> {
         into.memory_current = stat::number(&dir.read("memory.usage_in_bytes")?);
         into.memory_peak = stat::number(&dir.read("memory.max_usage_in_bytes")?);
-        into.oom_kills = stat::flat(&dir.read("memory.oom_control")?, "oom_kill");
+        into.oom_kills = self.oom_kills(dir)?;
         Ok(())
+    }
+
+    fn oom_kills(&self, dir: &Dir) -> Result<Option<u64>, Error> {
+        Ok(stat::flat(&dir.read("memory.oom_control")?, "oom_kill"))
     }
 
     fn usage_io(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error> {

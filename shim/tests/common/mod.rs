@@ -244,7 +244,7 @@ pub fn executed(status: &OwnedFd) -> Result<i32, Failure> {
     let mut pid = None;
     while let Some((report, sender)) = report(status) {
         match report {
-            Report::Exec => pid = Some(sender),
+            Report::Command => pid = Some(sender),
             Report::Failed(f) => return Err(f),
         }
     }

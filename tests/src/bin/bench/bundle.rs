@@ -46,9 +46,9 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// Makes the bundle below `dir`; its cgroups are `parent`'s neighbour.
-    pub(crate) fn new(dir: &Path, parent: &str) -> Self {
-        let (dir, root) = (dir.join("bundle"), dir.join("bundle-state"));
+    /// Makes the bundle below `dir`, the runtimes' state below `run_dir`; its cgroups are `parent`'s neighbour.
+    pub(crate) fn new(dir: &Path, run_dir: &Path, parent: &str) -> Self {
+        let (dir, root) = (dir.join("bundle"), run_dir.join("bundle-state"));
         let rootfs = dir.join("rootfs");
         for name in ["usr", "proc", "sys", "dev", "tmp", "etc", "site"] {
             fs::create_dir_all(rootfs.join(name)).expect("a directory of the bundle");

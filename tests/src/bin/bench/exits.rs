@@ -93,7 +93,7 @@ const TARGETS: [(&str, f64); 3] = [("runc", 6.0), ("crun", 1.0), ("bwrap", 1.0)]
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     let host = Host::new("");
     host.site("a.example.com", NO_OP);
-    let bundle = Bundle::new(&host.dir, &host.cgroup_parent);
+    let bundle = Bundle::new(&host.dir, &host.run_dir, &host.cgroup_parent);
     let mut client = Client::connect(&host.socket()).unwrap();
     let bwrap: Vec<&str> = BWRAP.into_iter().chain(["/usr/bin/true"]).collect();
     // In turn, so that whatever else the machine does meets all of them alike.

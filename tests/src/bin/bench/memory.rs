@@ -25,8 +25,8 @@ pub(crate) fn measure(_: Effort) -> Vec<Row> {
     }
     for n in 0..20 {
         let path = host
-            .dir
-            .join(format!("run/sites/n{n}.example.com/container.json"));
+            .run_dir
+            .join(format!("sites/n{n}.example.com/container.json"));
         let record: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         sizes.push(private(record["pid"].as_u64().unwrap()));
     }
