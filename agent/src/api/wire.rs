@@ -57,13 +57,27 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read(buffer.initialize_unfilled()) {
-                Ok(count) => {
-                    buffer.advance(count);
+            let space = buffer.initialize_unfilled();
+            let mut read = 0;
+            let result = self.0.try_io(Interest::READABLE, || {
+                read = rustix::io::read(&*self.0, &mut *space)?;
+                // Less than asked for is all there was: to say so saves a system call that would find nothing.
+                let drained = read > 0 && read < space.len();
+                if drained {
+                    Err(io::ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(())
+                }
+            });
+            match result {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                Err(_) if read == 0 => {}
+                _ => {
+                    buffer.advance(read);
                     return Poll::Ready(Ok(()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
