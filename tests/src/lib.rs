@@ -41,12 +41,20 @@ pub fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds) * time_scale()
 }
 
+/// How often to do what a real machine does `native` times: less often on a slower one, but at least `least` times, below
+/// which the test would mean nothing any more.
+pub fn rounds(native: u32, least: u32) -> u32 {
+    (native / time_scale()).max(least).min(native)
+}
+
 /// Waits until `done` says so, asking every few milliseconds; panics with `what` after `limit`.
 pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + limit;
+    // Where asking takes long, asking all the time would slow down what is waited for.
+    let pause = Duration::from_millis(5) * time_scale().min(6);
     while !done() {
         assert!(Instant::now() < end, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
     }
 }
 

@@ -7,13 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::http;
-use harness::{Host, STATIC, Snapshot, seconds, send_signal, time_scale, wait_for};
+use harness::{Host, STATIC, Snapshot, rounds, seconds, send_signal, time_scale, wait_for};
 use serde_json::Value;
-
-/// Repetitions that a real machine does in a minute.
-fn rounds(native: u32) -> u32 {
-    (native / time_scale()).max(30).min(native)
-}
 
 /// Memory that a process has.
 fn memory_kib(pid: u32) -> u64 {
@@ -77,31 +72,41 @@ fn a_thousand_lives_leave_nothing() {
         );
     };
     // Everything that is made once is there after the first lives, the pool is full, the owner has its cgroup.
-    for _ in 0..20 {
+    for _ in 0..rounds(20, 5) {
         sites.iter().for_each(|site| life(site));
     }
-    thread::sleep(Duration::from_millis(500));
-    let (before, descriptors, memory) =
-        (host.snapshot(), host.descriptors(), memory_kib(host.pid()));
+    let before = with_full_pool(&host);
+    let (descriptors, memory) = (host.descriptors(), memory_kib(host.pid()));
     let began = Instant::now();
-    for _ in 0..rounds(1000) / 2 {
+    for _ in 0..rounds(1000, 60) / 2 {
         sites.iter().for_each(|site| life(site));
     }
-    println!("{} lives in {:?}", rounds(1000), began.elapsed());
+    println!("{} lives in {:?}", rounds(1000, 60), began.elapsed());
     same_but_names(&host, &before, descriptors);
     let grown = memory_kib(host.pid()).saturating_sub(memory);
     assert!(grown < 8 << 10, "the agent has grown by {grown} KiB");
     host.finish();
 }
 
+/// What there is once the pool of network namespaces is full: until then it grows by itself.
+fn with_full_pool(host: &Host) -> Snapshot {
+    let mut last = (host.snapshot(), Instant::now());
+    wait_for("the pool is full", seconds(15), || {
+        let now = host.snapshot();
+        if now.links.len() != last.0.links.len() {
+            last = (now, Instant::now());
+        }
+        last.1.elapsed() > Duration::from_millis(200) * time_scale()
+    });
+    host.snapshot()
+}
+
 /// Pooled links have other numbers after each use: compared is how many there are.
 fn same_but_names(host: &Host, before: &Snapshot, descriptors: usize) {
-    let links = before.links.len();
-    wait_for("the pool is full again", seconds(15), || {
-        host.snapshot().links.len() == links
-    });
+    let now = with_full_pool(host);
+    assert_eq!(now.links.len(), before.links.len(), "{now:?}");
     let before = Snapshot {
-        links: host.snapshot().links,
+        links: now.links,
         ..before.clone()
     };
     same(host, &before, descriptors);
@@ -231,7 +236,7 @@ fn three_hundred_kills_leave_nothing() {
             .iter()
             .map(|site| scope.spawn(|| customer(&socket, site, &agent_dies, &over, &told)))
             .collect();
-        let wanted = rounds(300);
+        let wanted = rounds(300, 30);
         while killed.iter().sum::<u32>() < wanted {
             assert!(
                 customers.iter().all(|customer| !customer.is_finished()),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
-use harness::{Host, OWNER, STATIC, time_scale};
+use harness::{Host, OWNER, STATIC, rounds};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 use serde_json::Value;
 
@@ -127,7 +127,7 @@ fn exchanging_the_documents_during_starts_leads_nowhere() {
     );
     let attacker = attack.run(stop.clone(), swaps.clone());
     let (mut started, mut refused) = (0, 0);
-    for _ in 0..(200 / time_scale()).max(20) {
+    for _ in 0..rounds(200, 20) {
         let answer = host.verb("a.example.com", "start");
         if answer.status == 200 {
             started += 1;

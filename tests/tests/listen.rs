@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::http::{Answer, read_answer};
+use harness::http::{Answer, read_answer, request};
 use harness::sites::put;
 use harness::{Host, seconds, time_scale, wait_for};
 
@@ -97,11 +97,13 @@ const DEAF: [(&str, &str); 3] = [
     ("tcp 0.0.0.0", "tcp:8081"),
 ];
 
-fn never_listens(host: &Host, name: &str, server: &str, listen: &str) {
+fn deaf_site(host: &Host, name: &str, server: &str, listen: &str) {
     // Long enough for it to have come up; what is waited for does not happen.
     let timeout = format!("[start]\ntimeout = \"{}s\"\n", 2 + time_scale() / 2);
     site(host, name, server, listen, &timeout);
-    let answer = host.dispatch(name);
+}
+
+fn never_listened(answer: &Answer, server: &str, listen: &str) {
     assert_eq!(answer.status, 504, "{server}: {answer:?}");
     assert!(
         answer.json()["detail"].as_str().unwrap().contains(listen),
@@ -112,8 +114,20 @@ fn never_listens(host: &Host, name: &str, server: &str, listen: &str) {
 #[test]
 fn what_does_not_listen_on_its_address() {
     both(|host| {
+        let ask = |name: String| {
+            let socket = host.socket();
+            let body = format!("{{\"vhost\":{name:?}}}");
+            move || request(&socket, "POST", "/v1/dispatch", body.as_bytes()).unwrap()
+        };
+        // All at once, as each takes its whole time.
+        let mut waiting = Vec::new();
         for (number, (server, listen)) in DEAF.into_iter().enumerate() {
-            never_listens(host, &format!("no{number}.example.com"), server, listen);
+            let name = format!("no{number}.example.com");
+            deaf_site(host, &name, server, listen);
+            waiting.push((std::thread::spawn(ask(name)), server, listen));
+        }
+        for (answer, server, listen) in waiting {
+            never_listened(&answer.join().unwrap(), server, listen);
         }
         assert!(host.snapshot().processes.is_empty());
     });
@@ -123,7 +137,9 @@ fn what_does_not_listen_on_its_address() {
 #[test]
 fn ipv6_only_is_not_its_address() {
     let host = host("sock_diag");
-    never_listens(&host, SITE, "v6only ::", "tcp:8080");
+    let (server, listen) = ("v6only ::", "tcp:8080");
+    deaf_site(&host, SITE, server, listen);
+    never_listened(&host.dispatch(SITE), server, listen);
     host.finish();
 }
 
