@@ -96,10 +96,11 @@ impl Platform {
             .unwrap_or_else(|| "fastcontainer".into());
         let tree = cgroup::Tree::open(hierarchy, &parent.to_string_lossy())?;
         // Only slower without it.
-        let dynmods = tree.favor_dynmods().unwrap_or_else(|error| {
-            tracing::info!("{error}");
-            None
-        });
+        let dynmods = tree
+            .favor_dynmods()
+            .map_err(|error| tracing::info!("{error}"));
+        // An init that was made ahead has to move into its container's cgroup.
+        let ahead = dynmods.as_ref().map_or(0, |_| config.pool.inits);
         let host = Arc::new(netns::Host::new(netns::HostConfig {
             subnet: netns::Subnet::new(config.subnet.address(), config.subnet.prefix())?,
             table: config.nft_table.to_string(),
@@ -111,7 +112,8 @@ impl Platform {
         let ranges = ((u32::MAX - config.uid_base) / Ids::RANGE).saturating_sub(1);
         let ranges = Arc::new(netns::SlotSet::new(ranges));
         let templates = Templates::new(&config)?;
-        let spawner = Spawner::new(config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?).await?;
+        let shim = config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?;
+        let spawner = Spawner::new(shim, ahead).await?;
         let readiness = Readiness::new().context("cannot start the readiness thread")?;
         let platform = Self {
             method: match config.listen_check {
@@ -129,7 +131,7 @@ impl Platform {
             config,
             owner_groups: OwnerGroups::new(tree.clone()),
             tree,
-            _dynmods: dynmods,
+            _dynmods: dynmods.ok(),
             host,
             pool: OnceLock::new(),
             slots,

@@ -58,15 +58,18 @@ struct Link {
 /// Handle to the spawner; one per agent.
 pub struct Spawner {
     program: PathBuf,
+    /// Inits that it makes ahead.
+    ahead: u32,
     link: tokio::sync::Mutex<Option<Link>>,
     next_id: AtomicU64,
 }
 
 impl Spawner {
-    /// Starts the spawner so that a wrong path is found out at once.
-    pub async fn new(program: PathBuf) -> Result<Self> {
+    /// Starts the spawner so that a wrong path is found out at once. It keeps `ahead` inits ready.
+    pub async fn new(program: PathBuf, ahead: u32) -> Result<Self> {
         let spawner = Self {
             program,
+            ahead,
             link: tokio::sync::Mutex::new(None),
             next_id: AtomicU64::new(1),
         };
@@ -132,7 +135,7 @@ impl Spawner {
         {
             return Ok((link.socket.clone(), link.waiting.clone()));
         }
-        let fresh = spawn(&self.program)?;
+        let fresh = spawn(&self.program, self.ahead)?;
         let ends = (fresh.socket.clone(), fresh.waiting.clone());
         *link = Some(fresh);
         Ok(ends)
@@ -141,7 +144,7 @@ impl Spawner {
 
 /// Starts a spawner and the task that reads its replies. The task holds one reference to `waiting` and drops it
 /// when the spawner is gone: that is how [`Spawner::link`] knows.
-fn spawn(program: &PathBuf) -> Result<Link> {
+fn spawn(program: &PathBuf, ahead: u32) -> Result<Link> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -149,7 +152,8 @@ fn spawn(program: &PathBuf) -> Result<Link> {
     rustix::io::ioctl_fionbio(&ours, true)
         .context("cannot make the spawner's socket non-blocking")?;
     let mut command = std::process::Command::new(program);
-    command.arg("spawn").env_clear().current_dir("/");
+    command.arg("spawn").arg(ahead.to_string());
+    command.env_clear().current_dir("/");
     command
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null());

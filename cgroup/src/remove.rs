@@ -8,6 +8,20 @@ use rustix::io::Errno;
 use std::time::Duration;
 
 impl Group {
+    /// Removes the group everywhere if no process is in it; false if one is, or was a moment ago. Cheaper than to ask
+    /// first. A group of which only a part is gone is still one for [`Self::kill`] and [`Self::remove_alone`]: the v2
+    /// side, by which processes are killed, goes first or not at all.
+    pub fn remove_if_empty(&self) -> Result<bool, Error> {
+        for root in &self.shared.roots {
+            match root.parent.rmdir(&self.name) {
+                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
+                Err(Errno::BUSY | Errno::NOTEMPTY) => return Ok(false),
+                Err(e) => return Err(root.parent.error("remove", &self.name, e)),
+            }
+        }
+        Ok(true)
+    }
+
     /// [`Self::remove_alone`], and then the levels above it that have become empty.
     pub fn remove(&self, limit: Duration) -> Result<(), Error> {
         let above = |depth| {

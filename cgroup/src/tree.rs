@@ -4,7 +4,7 @@ use crate::Error;
 use crate::dir::Dir;
 use crate::dynmods::DynmodsGuard;
 use crate::group::Group;
-use crate::hierarchy::{Controller, Hierarchy, Version};
+use crate::hierarchy::{Controller, Hierarchy};
 use crate::make::{is_marked, make, open_root};
 use crate::name::{components, validate_name};
 use crate::plan::Backend;
@@ -87,13 +87,9 @@ impl Tree {
         &self.0.hierarchy
     }
 
-    /// On hybrid hosts, an object that makes joining groups cheap while it lives; `None` on pure v2, where
-    /// CLONE_INTO_CGROUP needs nothing of the kind.
-    pub fn favor_dynmods(&self) -> Result<Option<DynmodsGuard>, Error> {
-        match self.0.hierarchy.version() {
-            Version::V2 => Ok(None),
-            Version::Hybrid => DynmodsGuard::new().map(Some),
-        }
+    /// An object that makes joining groups cheap while it lives. Only CLONE_INTO_CGROUP does not need it.
+    pub fn favor_dynmods(&self) -> Result<DynmodsGuard, Error> {
+        DynmodsGuard::new()
     }
 
     /// Makes the group, or opens it where it exists. Levels above it are made as needed and get no limits; they can be

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 /// Making namespaces ahead may wait; whatever handles a request may not.
 const NICENESS: i32 = 10;
 
-/// Nor does it begin while the start that has just taken one is under way: the locks and caches are the same. Only a
-/// pool that is down to half does not wait.
+/// Nor does it begin while the start that has just taken one is under way: the locks and caches are the same, and on a
+/// small host the processors. Only an empty pool does not wait.
 const REST: Duration = Duration::from_millis(5);
+/// For a pool that is down to half: about as long as a fast start takes.
+const SHORT_REST: Duration = Duration::from_micros(2_500);
 
 /// What a namespace is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -241,8 +243,13 @@ impl State {
             Kind::Private => (self.private.len(), size.private),
             Kind::Address => (self.address.len(), size.address),
         };
-        let rest = REST.saturating_sub(self.taken?.elapsed());
-        (ready * 2 > wanted && !rest.is_zero()).then_some(rest)
+        let rest = match ready {
+            0 => return None,
+            ready if ready * 2 > wanted => REST,
+            _ => SHORT_REST,
+        };
+        let left = rest.saturating_sub(self.taken?.elapsed());
+        (!left.is_zero()).then_some(left)
     }
 
     /// A kind of which there are too few; the one that is shorter of its size by more.

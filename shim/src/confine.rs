@@ -21,7 +21,7 @@ use crate::sys;
 pub(crate) fn enter_user_namespace(users: impl AsFd) -> Done<()> {
     move_into_link_name_space(users.as_fd(), Some(LinkNameSpaceType::User))
         .step("enter", "the user namespace")?;
-    settle_as_root()
+    set_ids(0, 0)
 }
 
 /// Takes what can be taken once for init and all its children: groups, bounding set, ambient set, the meaning of

@@ -1,7 +1,7 @@
 //! The descriptors of one request, by role. Each is closed when the request has been handled, in the spawner as in
 //! the child.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use shim::protocol::{Failure, FdRole};
 
@@ -83,6 +83,26 @@ impl Fds {
             return Err(wrong(&format!("no Mount({i})")));
         }
         Ok(sorted)
+    }
+
+    /// As they came with the request: [`Self::sort`] undone.
+    pub(crate) fn in_order(&self, roles: &[FdRole]) -> Vec<BorrowedFd<'_>> {
+        let (mut procs, mut listen) = (self.cgroup_procs.iter(), self.listen.iter());
+        let fd = |role: &FdRole| match role {
+            FdRole::CgroupProcs => procs.next(),
+            FdRole::Listen => listen.next(),
+            FdRole::Status => self.status.as_ref(),
+            FdRole::ExitFile => self.exit_file.as_ref(),
+            FdRole::LogDir => self.log_dir.as_ref(),
+            FdRole::NetNs => self.netns.as_ref(),
+            FdRole::CgroupDir => self.cgroup_dir.as_ref(),
+            FdRole::Target => self.target.as_ref(),
+            FdRole::Stdin => self.stdin.as_ref(),
+            FdRole::Stdout => self.stdout.as_ref(),
+            FdRole::Stderr => self.stderr.as_ref(),
+            FdRole::Mount(i) => self.mounts.get(usize::from(*i))?.as_ref(),
+        };
+        roles.iter().filter_map(fd).map(AsFd::as_fd).collect()
     }
 
     /// Checks that a start has what it needs and nothing that belongs to an exec.

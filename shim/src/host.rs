@@ -61,8 +61,10 @@ pub(crate) struct Host {
     pub(crate) proc_read_only: Vec<Masked>,
     /// Below /sys, hidden.
     pub(crate) sys_masked: Vec<Masked>,
-    /// The seccomp filter.
+    /// The tenants' seccomp filter.
     pub(crate) filter: Vec<libc::sock_filter>,
+    /// Init's own.
+    pub(crate) init_filter: Vec<libc::sock_filter>,
 }
 
 impl Host {
@@ -75,6 +77,7 @@ impl Host {
             proc_read_only: existing("/proc", PROC_READ_ONLY),
             sys_masked: existing("/sys", SYS_MASKED),
             filter: crate::seccomp::program(),
+            init_filter: crate::seccomp::program_of_init(),
         };
         Ok((host, proc))
     }

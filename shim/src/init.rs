@@ -16,7 +16,8 @@ use crate::idmap::UserNamespaces;
 use crate::logs::Logs;
 use crate::reap::{self, FORWARDED};
 use crate::report::{Done, Step, send_report};
-use crate::{confine, root, sys, timestamp};
+use crate::root::Bare;
+use crate::{confine, sys, timestamp};
 
 /// What init needs for the rest of the container's life.
 struct Running {
@@ -26,10 +27,16 @@ struct Running {
     logs: Logs,
 }
 
-/// Sets the container up, starts the command, and stays as its init.
-pub(crate) fn run(start: &Start, mut fds: Fds, users: &UserNamespaces, host: &Host) -> ! {
+/// Sets the container up, starts the command, and stays as its init. `bare` is what it has prepared already.
+pub(crate) fn run(
+    start: &Start,
+    mut fds: Fds,
+    users: &UserNamespaces,
+    host: &Host,
+    bare: Option<Bare>,
+) -> ! {
     let running = need(&mut fds.status, "Status").and_then(|status| {
-        let running = set_up(start, &mut fds, users, host, &status);
+        let running = set_up(start, &mut fds, users, host, &status, bare);
         if let Err(f) = &running {
             send_report(&status, &Report::Failed(f.clone()));
         }
@@ -64,6 +71,7 @@ fn set_up(
     users: &UserNamespaces,
     host: &Host,
     status: &OwnedFd,
+    bare: Option<Bare>,
 ) -> Done<Running> {
     sys::set_signal(libc::SIGCHLD, false);
     sys::block_only(FORWARDED);
@@ -97,6 +105,7 @@ fn set_up(
     // builds them.
     let Some(pid) = fork().step("fork", "")? else {
         let confined = confine::enter_user_namespace(&users.container)
+            .and_then(|()| confine::settle_as_root())
             .and_then(|()| confine::filter(&host.filter));
         match confined {
             Ok(()) => command.run(status.as_fd()),
@@ -106,13 +115,17 @@ fn set_up(
             }
         }
     };
-    root::build(start, fds, users, host)?;
+    let bare = bare.map_or_else(|| Bare::build(host), Ok)?;
+    bare.finish(start, fds, users, host)?;
     rustix::system::sethostname(start.hostname.as_bytes())
         .step("set the host name", &start.hostname)?;
     // The tenant's code begins when nothing of the host's power is left here.
     confine::enter_user_namespace(&users.container)?;
     gate.open()?;
-    confine::filter(&host.filter)?;
+    // Now that nobody waits for it any more. The command first, where both share a processor.
+    rustix::thread::sched_yield();
+    confine::settle_as_root()?;
+    confine::filter(&host.init_filter)?;
     let log_dir = need(&mut fds.log_dir, "LogDir")?;
     Ok(Running {
         command: pid,

@@ -4,10 +4,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
 use shim::protocol::{IdMap, MAP_IDS, Mount};
 
-use crate::host::DEV;
+use crate::host::{DEV, NEW_ROOT};
 use crate::idmap::UserNamespaces;
 use crate::report::{Done, Step};
 use crate::root::Root;
@@ -72,13 +75,15 @@ pub(crate) fn clone_of(root: &Root, path: &str) -> Done<OwnedFd> {
     .step("bind", path)
 }
 
-/// Makes a mount read-only.
-pub(crate) fn set_read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
-    let set = MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into();
+/// Makes a mount read-only or writable; not what is mounted below it.
+pub(crate) fn set_read_only(mount: BorrowedFd<'_>, yes: bool) -> Result<(), Errno> {
+    let flag = MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into();
+    let (set, clear) = if yes { (flag, 0) } else { (0, flag) };
     mount_setattr(
         mount,
         &MountAttr {
             set,
+            clear,
             ..MountAttr::default()
         },
     )
@@ -96,18 +101,31 @@ pub(crate) fn set_no_exec(mount: &OwnedFd) -> Result<(), Errno> {
     )
 }
 
-/// Shows the spawner's device directory as `dev`.
-pub(crate) fn attach_dev(root: &Root) -> Done<()> {
+/// A detached bind of the spawner's device directory, read-only.
+pub(crate) fn dev() -> Done<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let dev = open_tree(CWD, DEV, flags).step("bind", "dev")?;
     // The spawner's own mount is nosuid and noexec already.
-    set_read_only(dev.as_fd()).step("make read-only", "dev")?;
+    set_read_only(dev.as_fd(), true).step("make read-only", "dev")?;
+    Ok(dev)
+}
+
+/// Attaches a new tmpfs as the root to be. Its limits come when the request is known.
+pub(crate) fn attach_tmpfs() -> Done<OwnedFd> {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).step("open a file system", "tmpfs")?;
+    for (key, value) in [("size", "1m"), ("nr_inodes", "64"), ("mode", "0755")] {
+        fsconfig_set_string(&fs, key, value).step("configure tmpfs", key)?;
+    }
+    fsconfig_create(&fs).step("create a file system", "tmpfs")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step("mount", "tmpfs")?;
     move_mount(
-        &dev,
+        &mount,
         "",
-        &root.fd,
-        "dev",
+        CWD,
+        NEW_ROOT,
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
-    .step("mount", "dev")
+    .step("attach", "the root")?;
+    Ok(mount)
 }

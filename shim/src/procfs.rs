@@ -34,7 +34,7 @@ pub(crate) fn mount_proc(root: &Root, host: &Host) -> Done<()> {
     for entry in &host.proc_read_only {
         let path = format!("proc/{}", entry.path);
         let bind = mounts::clone_of(root, &path)?;
-        mounts::set_read_only(bind.as_fd()).step("make read-only", &path)?;
+        mounts::set_read_only(bind.as_fd(), true).step("make read-only", &path)?;
         move_mount(
             &bind,
             "",
@@ -44,25 +44,25 @@ pub(crate) fn mount_proc(root: &Root, host: &Host) -> Done<()> {
         )
         .step("mount", &path)?;
     }
-    mask("proc", &host.proc_masked)
+    mask(NEW_ROOT, "proc", &host.proc_masked)
 }
 
-/// Hides parts of a mounted sysfs.
+/// Hides parts of the sysfs of what is this process's root by now.
 pub(crate) fn mask_sys(host: &Host) -> Done<()> {
-    mask("sys", &host.sys_masked)
+    mask("", "sys", &host.sys_masked)
 }
 
 /// Shows an empty directory or file over each entry. Both lie in the (read-only) root. These paths are the kernel's own and
 /// lead through no symbolic link, so that one call with paths does, which costs half of what detached mounts do.
-fn mask(below: &str, entries: &[Masked]) -> Done<()> {
+fn mask(root: &str, below: &str, entries: &[Masked]) -> Done<()> {
     for entry in entries {
-        let path = format!("{NEW_ROOT}/{below}/{}", entry.path);
+        let path = format!("{root}/{below}/{}", entry.path);
         let empty = if entry.directory {
             EMPTY_DIRECTORY
         } else {
             EMPTY_FILE
         };
-        match mount_bind(format!("{NEW_ROOT}/{empty}"), &path) {
+        match mount_bind(format!("{root}/{empty}"), &path) {
             // It was there when the spawner looked (a module may have been unloaded since).
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e).step("hide", &path),

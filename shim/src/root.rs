@@ -10,18 +10,17 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chownat, mkdirat, symlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, Uid, chownat, mkdirat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+    FsPickFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_string, fspick, unmount,
 };
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use shim::protocol::{Ids, Start};
 
 use crate::fds::Fds;
 use crate::files::{self, Layout};
-use crate::host::{Host, NEW_ROOT};
+use crate::host::Host;
 use crate::idmap::UserNamespaces;
 use crate::report::{Done, Step};
 use crate::{mounts, procfs, sys};
@@ -34,27 +33,77 @@ pub(crate) struct Root {
     pub(crate) ids: Ids,
 }
 
-/// Builds the tree and makes it this process's root.
-pub(crate) fn build(start: &Start, fds: &mut Fds, users: &UserNamespaces, host: &Host) -> Done<()> {
-    let root = Root {
-        fd: tmpfs(start)?,
-        ids: start.ids,
-    };
-    // What is made belongs to the container's uid 0 at once. The capabilities stay, see `idmap::keep_power`.
-    be_on_files(root.ids.base)?;
-    let layout = Layout::new(start);
-    for own in ["proc", "dev"] {
-        root.directories(own)?;
+/// What is the same for every container: a root with its /proc, already this process's own. Everything in it belongs to
+/// the host's root.
+pub(crate) struct Bare {
+    root: OwnedFd,
+    /// The shared /dev, attached last.
+    dev: OwnedFd,
+}
+
+impl Bare {
+    /// Builds it and makes it this process's root.
+    pub(crate) fn build(host: &Host) -> Done<Self> {
+        let root = Root {
+            fd: mounts::attach_tmpfs()?,
+            ids: Ids {
+                base: 0,
+                uid: 0,
+                gid: 0,
+                direct: true,
+            },
+        };
+        for own in ["proc", "dev"] {
+            root.directories(own)?;
+        }
+        files::mount_point(&root, procfs::EMPTY_DIRECTORY, true)?;
+        files::mount_point(&root, procfs::EMPTY_FILE, false)?;
+        // Binds made while the root is read-only are read-only.
+        mounts::set_read_only(root.fd.as_fd(), true).step("make read-only", "/")?;
+        procfs::mount_proc(&root, host)?;
+        mounts::set_read_only(root.fd.as_fd(), false).step("make writable", "/")?;
+        let dev = mounts::dev()?;
+        pivot(&root)?;
+        Ok(Self { root: root.fd, dev })
     }
-    files::mount_point(&root, procfs::EMPTY_DIRECTORY, true)?;
-    files::mount_point(&root, procfs::EMPTY_FILE, false)?;
+
+    /// Makes it what the request says.
+    pub(crate) fn finish(
+        self,
+        start: &Start,
+        fds: &mut Fds,
+        users: &UserNamespaces,
+        host: &Host,
+    ) -> Done<()> {
+        limit_tmpfs(&self.root, start)?;
+        let root = Root {
+            fd: self.root,
+            ids: start.ids,
+        };
+        for path in [".", procfs::EMPTY_DIRECTORY, procfs::EMPTY_FILE] {
+            root.own(path, root.ids.base, root.ids.base)?;
+        }
+        // What is made belongs to the container's uid 0 at once. The capabilities stay, see `idmap::keep_power`.
+        be_on_files(root.ids.base)?;
+        fill(&root, start, fds, users)?;
+        if start.mounts.iter().any(|m| m.target == "sys") {
+            procfs::mask_sys(host)?;
+        }
+        mounts::attach(&root, self.dev.as_fd(), "dev")?;
+        fds.mounts.clear();
+        be_on_files(0)
+    }
+}
+
+fn fill(root: &Root, start: &Start, fds: &Fds, users: &UserNamespaces) -> Done<()> {
+    let layout = Layout::new(start);
     for m in &start.mounts {
         if !layout.is_covered(&m.target) {
-            files::mount_point(&root, &m.target, m.directory)?;
+            files::mount_point(root, &m.target, m.directory)?;
         }
     }
-    files::writable(&root, &layout)?;
-    files::generated(&root, &layout, start)?;
+    files::writable(root, &layout)?;
+    files::generated(root, &layout, start)?;
     for (name, to) in &start.symlinks {
         if let Some((parent, _)) = name.rsplit_once('/') {
             root.directories(parent)?;
@@ -62,11 +111,11 @@ pub(crate) fn build(start: &Start, fds: &mut Fds, users: &UserNamespaces, host: 
         symlinkat(to, &root.fd, name).step("make the link", name)?;
     }
     // Binds made before the root turns read-only are writable, those made after it are not.
-    let writable = files::bind_writable(&root, &layout)?;
-    mounts::set_read_only(root.fd.as_fd()).step("make read-only", "/")?;
+    let writable = files::bind_writable(root, &layout)?;
+    mounts::set_read_only(root.fd.as_fd(), true).step("make read-only", "/")?;
     let (covered, own): (Vec<_>, Vec<_>) = writable.into_iter().partition(|w| w.covered);
     for w in &own {
-        mounts::attach(&root, w.mount.as_fd(), &w.path)?;
+        mounts::attach(root, w.mount.as_fd(), &w.path)?;
     }
     for (m, fd) in start.mounts.iter().zip(&fds.mounts) {
         let fd = fd
@@ -74,20 +123,12 @@ pub(crate) fn build(start: &Start, fds: &mut Fds, users: &UserNamespaces, host: 
             .ok_or(Errno::BADF)
             .step("use the mount", &m.target)?;
         mounts::prepare(fd.as_fd(), m, users)?;
-        mounts::attach(&root, fd.as_fd(), &m.target)?;
+        mounts::attach(root, fd.as_fd(), &m.target)?;
     }
     for w in &covered {
-        mounts::attach(&root, w.mount.as_fd(), &w.path)?;
+        mounts::attach(root, w.mount.as_fd(), &w.path)?;
     }
-    files::bind_generated(&root, &layout, start)?;
-    procfs::mount_proc(&root, host)?;
-    if start.mounts.iter().any(|m| m.target == "sys") {
-        procfs::mask_sys(host)?;
-    }
-    mounts::attach_dev(&root)?;
-    fds.mounts.clear();
-    be_on_files(0)?;
-    pivot(&root)
+    files::bind_generated(root, &layout, start)
 }
 
 /// Changes whom new files belong to.
@@ -97,30 +138,16 @@ fn be_on_files(id: u32) -> Done<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("become untraceable", "")
 }
 
-fn tmpfs(start: &Start) -> Done<OwnedFd> {
-    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).step("open a file system", "tmpfs")?;
-    let owner = start.ids.base.to_string();
+fn limit_tmpfs(root: &OwnedFd, start: &Start) -> Done<()> {
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let fs = fspick(root, "", flags).step("open the file system of", "/")?;
     for (key, value) in [
-        ("size", start.tmpfs_bytes.to_string().as_str()),
-        ("nr_inodes", start.tmpfs_inodes.to_string().as_str()),
-        ("mode", "0755"),
-        ("uid", &owner),
-        ("gid", &owner),
+        ("size", start.tmpfs_bytes.to_string()),
+        ("nr_inodes", start.tmpfs_inodes.to_string()),
     ] {
         fsconfig_set_string(&fs, key, value).step("configure tmpfs", key)?;
     }
-    fsconfig_create(&fs).step("create a file system", "tmpfs")?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step("mount", "tmpfs")?;
-    move_mount(
-        &mount,
-        "",
-        CWD,
-        NEW_ROOT,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .step("attach", "the root")?;
-    Ok(mount)
+    fsconfig_reconfigure(&fs).step("limit the file system of", "/")
 }
 
 fn pivot(root: &Root) -> Done<()> {

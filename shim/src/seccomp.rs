@@ -40,8 +40,20 @@ fn errno(number: i32) -> u32 {
     ERRNO | (number.unsigned_abs() & 0xffff)
 }
 
-/// The whole filter.
+/// The tenants' filter.
 pub(crate) fn program() -> Code {
+    compile(table::verdict)
+}
+
+/// The filter of a container's init, once its container is set up.
+pub(crate) fn program_of_init() -> Code {
+    compile(|nr| match table::INIT.contains(&libc::c_long::from(nr)) {
+        true => Verdict::Allow,
+        false => Verdict::Deny,
+    })
+}
+
+fn compile(verdict: impl Fn(u32) -> Verdict) -> Code {
     let mut code = vec![
         op(LOAD, DATA_ARCH, 0, 0),
         op(JUMP_EQUAL, ARCH, 1, 0),
@@ -49,16 +61,16 @@ pub(crate) fn program() -> Code {
         ret(KILL_PROCESS),
         op(LOAD, NR, 0, 0),
     ];
-    code.extend(search(&ranges()));
+    code.extend(search(&ranges(verdict)));
     code
 }
 
 /// First number of each run of equal verdicts, ascending; the last run goes on for ever, and so covers the numbers
 /// of x32, which have bit 30 set.
-fn ranges() -> Vec<(u32, Verdict)> {
+fn ranges(verdict: impl Fn(u32) -> Verdict) -> Vec<(u32, Verdict)> {
     let mut runs: Vec<(u32, Verdict)> = Vec::new();
     for nr in 0..=table::LAST_KNOWN + 1 {
-        let verdict = table::verdict(nr);
+        let verdict = verdict(nr);
         if runs.last().is_none_or(|(_, v)| *v != verdict) {
             runs.push((nr, verdict));
         }

@@ -45,6 +45,47 @@ pub(crate) const NETLINK_ROUTE: u32 = 0;
 /// little of, and it is charged to nobody.
 pub(crate) const SOCKET_FILTERS: [u32; 4] = [26, 50, 51, 52];
 
+/// All that init needs to wait, to pass signals on, to write and rotate logs, and to manage its memory.
+pub(crate) const INIT: &[libc::c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_capset,
+    libc::SYS_clock_gettime,
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_kill,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_ppoll,
+    libc::SYS_read,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sendto,
+    libc::SYS_statx,
+    libc::SYS_tgkill,
+    libc::SYS_tkill,
+    libc::SYS_unlinkat,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_write,
+];
+
 /// Looks a number up.
 pub(crate) fn verdict(nr: u32) -> Verdict {
     let is = |list: &[libc::c_long]| list.contains(&libc::c_long::from(nr));

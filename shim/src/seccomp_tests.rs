@@ -82,6 +82,25 @@ fn every_number_gets_the_tables_verdict() {
 }
 
 #[test]
+fn init_can_only_wait_and_write() {
+    let code = program_of_init();
+    println!("{} instructions", code.len());
+    for nr in 0..1024 {
+        let allowed = table::INIT.contains(&libc::c_long::from(nr));
+        let wanted = if allowed { ALLOW } else { errno(libc::EPERM) };
+        assert_eq!(run(&code, ARCH, nr, [0; 6]), wanted, "call {nr}");
+    }
+    for nr in [
+        libc::SYS_execve,
+        libc::SYS_clone,
+        libc::SYS_socket,
+        libc::SYS_ptrace,
+    ] {
+        assert!(!table::INIT.contains(&nr));
+    }
+}
+
+#[test]
 fn other_instruction_sets_are_killed() {
     let code = program();
     for arch in [0x4000_0003, 0xC000_00F3, 0] {

@@ -1,24 +1,21 @@
 //! The loop that takes requests from the agent and clones a process for each.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
 use rustix::process::{DumpableBehavior, Signal, pidfd_send_signal, set_dumpable_behavior};
-use shim::protocol::{Failure, MAX_FDS, MAX_PACKET, Reply, Request};
+use shim::protocol::{Failure, MAX_PACKET, Reply, Request};
 
 use crate::clone::{Side, clone3};
 use crate::fds::Fds;
 use crate::host::Host;
 use crate::idmap::Cache;
+use crate::ready::{NAMESPACES, Ready};
 use crate::report::{Done, Step, failure};
-use crate::{exec, host, init, sys, validate};
+use crate::{exec, host, init, packet, sys, validate};
 
 /// The agent's socket.
 const CONTROL: i32 = 3;
@@ -30,8 +27,14 @@ struct Started {
     pidfd: OwnedFd,
 }
 
-/// Serves until the agent closes its end.
-pub(crate) fn run() -> Done<()> {
+/// An init is made ahead when nothing has been asked for this long: not beside the start that has just taken one.
+const REST: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 3_000_000,
+};
+
+/// Serves until the agent closes its end, with up to `ahead` inits made ahead.
+pub(crate) fn run(ahead: usize) -> Done<()> {
     let control = sys::inherited(CONTROL).ok_or_else(|| {
         failure(
             "use the agent's socket",
@@ -58,10 +61,13 @@ pub(crate) fn run() -> Done<()> {
         control,
         host,
         namespaces: Cache::new(proc)?,
+        ready: VecDeque::new(),
+        ahead,
     };
     let mut buffer = vec![0u8; MAX_PACKET].into_boxed_slice();
     loop {
-        let (length, fds) = match receive(spawner.control.as_fd(), &mut buffer) {
+        spawner.make_ahead();
+        let (length, fds) = match packet::receive(spawner.control.as_fd(), &mut buffer) {
             Ok(Some(packet)) => packet,
             Ok(None) => return Ok(()),
             Err(f) => {
@@ -78,15 +84,28 @@ struct Spawner {
     control: OwnedFd,
     host: Host,
     namespaces: Cache,
+    ready: VecDeque<Ready>,
+    ahead: usize,
 }
 
 impl Spawner {
+    /// Until a request comes or there are enough.
+    fn make_ahead(&mut self) {
+        while self.ready.len() < self.ahead && is_idle(self.control.as_fd(), REST) {
+            match Ready::make(&self.host) {
+                Ok(init) => self.ready.push_back(init),
+                // No more processes, say. The next request finds out, and after it this is tried again.
+                Err(_) => return,
+            }
+        }
+    }
+
     fn handle(&mut self, packet: &[u8], fds: Vec<OwnedFd>) -> Result<Started, (u64, Failure)> {
         let bad = |_| (0, failure("decode the request", "", libc::EBADMSG));
         match postcard::from_bytes::<Request>(packet).map_err(bad)? {
             Request::Start(start) => {
                 let id = start.id;
-                self.start(&start, fds)
+                self.start(&start, packet, fds)
                     .map(|(pid, pidfd)| Started { id, pid, pidfd })
                     .map_err(|f| (id, f))
             }
@@ -99,17 +118,25 @@ impl Spawner {
         }
     }
 
-    fn start(&mut self, start: &shim::protocol::Start, fds: Vec<OwnedFd>) -> Done<(i32, OwnedFd)> {
+    fn start(
+        &mut self,
+        start: &shim::protocol::Start,
+        packet: &[u8],
+        fds: Vec<OwnedFd>,
+    ) -> Done<(i32, OwnedFd)> {
         validate::start(start)?;
         let fds = Fds::sort(fds, &start.fds, start.mounts.len())?;
         fds.check_start()?;
         let users = self.namespaces.get(start.ids)?;
-        let namespaces =
-            libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        while let Some(init) = self.ready.pop_front() {
+            if let Some(started) = init.become_container(packet, fds.in_order(&start.fds), &users) {
+                return Ok(started);
+            }
+        }
         let cgroup = fds.cgroup_dir.as_ref().map(AsFd::as_fd);
-        match clone3(namespaces as u64, cgroup).step("clone", "the container's init")? {
+        match clone3(NAMESPACES, cgroup).step("clone", "the container's init")? {
             Side::Parent { pid, pidfd } => Ok((pid, pidfd)),
-            Side::Child => init::run(start, fds, &users, &self.host),
+            Side::Child => init::run(start, fds, &users, &self.host, None),
         }
     }
 
@@ -142,7 +169,10 @@ impl Spawner {
                 None,
             ),
         };
-        let sent = send_reply(self.control.as_fd(), &reply, pidfd);
+        let encoding = |_| failure("encode the reply", "", libc::EMSGSIZE);
+        let bytes = postcard::to_stdvec(&reply).map_err(encoding)?;
+        let fds: Vec<BorrowedFd<'_>> = pidfd.into_iter().collect();
+        let sent = packet::send(self.control.as_fd(), &bytes, &fds).step("answer", "the agent");
         if let (Err(_), Some(fd)) = (&sent, pidfd) {
             let _already_dead = pidfd_send_signal(fd, Signal::KILL);
         }
@@ -150,56 +180,8 @@ impl Spawner {
     }
 }
 
-/// One packet and its descriptors; None at end of file.
-fn receive(control: BorrowedFd<'_>, buffer: &mut [u8]) -> Done<Option<(usize, Vec<OwnedFd>)>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let message = loop {
-        let mut iov = [IoSliceMut::new(buffer)];
-        match recvmsg(control, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            // The other end was closed with packets of ours unread.
-            Err(Errno::CONNRESET) => return Ok(None),
-            other => break other.step("receive from", "the agent")?,
-        }
-    };
-    let mut fds = Vec::new();
-    for part in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = part {
-            fds.extend(received);
-        }
-    }
-    if message
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
-        return Err(failure(
-            "receive a request",
-            "too long, or with too many descriptors",
-            libc::EMSGSIZE,
-        ));
-    }
-    Ok((message.bytes > 0).then_some((message.bytes, fds)))
-}
-
-fn send_reply(control: BorrowedFd<'_>, reply: &Reply, pidfd: Option<BorrowedFd<'_>>) -> Done<()> {
-    let encoding = |_| failure("encode the reply", "", libc::EMSGSIZE);
-    let bytes = postcard::to_stdvec(reply).map_err(encoding)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds: Vec<BorrowedFd<'_>> = pidfd.into_iter().collect();
-    if !fds.is_empty() {
-        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    }
-    loop {
-        match sendmsg(
-            control,
-            &[IoSlice::new(&bytes)],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        ) {
-            Err(Errno::INTR) => {}
-            other => return other.map(drop).step("answer", "the agent"),
-        }
-    }
+/// Whether a request has come; waits for one for `limit`.
+fn is_idle(control: BorrowedFd<'_>, limit: Timespec) -> bool {
+    let mut control = [PollFd::from_borrowed_fd(control, PollFlags::IN)];
+    matches!(poll(&mut control, Some(&limit)), Ok(0))
 }

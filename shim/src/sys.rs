@@ -35,9 +35,9 @@ pub(crate) struct MountAttr {
     pub(crate) userns: u64,
 }
 
-/// mount_setattr on the mount (and all mounts below it) that `fd` is the root of.
+/// mount_setattr on the mount that `fd` is the root of.
 pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, attr: &MountAttr) -> Result<(), Errno> {
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let flags = libc::AT_EMPTY_PATH;
     // SAFETY: the path is a C string, `attr` is a mount_attr of the size given; the kernel only reads both.
     let r = unsafe {
         libc::syscall(

@@ -140,3 +140,42 @@ fn a_failed_command_is_recorded_too() {
     c.executed().unwrap_err();
     assert_eq!(c.wait(), ExitStatus::Code(127));
 }
+
+#[test]
+fn an_init_made_ahead_becomes_the_container() {
+    let spawner = Spawner::new();
+    let ahead = spawner.children();
+    let c = Site::new(&["sleep", "1000"]).try_start(&spawner).unwrap();
+    c.executed().unwrap();
+    assert_eq!(ahead, [c.pid]);
+    // Another takes its place.
+    let began = std::time::Instant::now();
+    while spawner.children().len() < 2 {
+        assert!(began.elapsed() < PATIENCE, "{:?}", spawner.children());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_dead_init_made_ahead_is_no_loss() {
+    let spawner = Spawner::new();
+    let ahead = spawner.children()[0];
+    let pid = rustix::process::Pid::from_raw(ahead).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    let c = Site::sh("exit 5").try_start(&spawner).unwrap();
+    assert_ne!(c.pid, ahead);
+    assert_eq!(c.wait(), ExitStatus::Code(5));
+}
+
+#[test]
+fn inits_made_ahead_end_with_the_spawner() {
+    let mut spawner = Spawner::new();
+    let ahead = spawner.children()[0];
+    spawner.process.kill().unwrap();
+    spawner.process.wait().unwrap();
+    let began = std::time::Instant::now();
+    while exists(ahead) {
+        assert!(began.elapsed() < PATIENCE, "{ahead} lives on");
+        std::thread::yield_now();
+    }
+}

@@ -193,11 +193,16 @@ impl World {
         report(&text)
     }
 
-    /// The report of uid 0 of the container's user namespace.
+    /// The report of uid 0 of the container's user namespace: `confined` as the command is, or `bare`.
     pub fn as_root(&self, how: &str) -> Vec<Line> {
-        let init = self.host.status("a.example.com")["init_pid"].to_string();
+        let status = self.host.status("a.example.com");
+        let init = status["init_pid"].to_string();
+        let like = match how {
+            "confined" => status["pid"].to_string(),
+            how => how.to_owned(),
+        };
         let output = Command::new(checker())
-            .args(["enter", &init, how])
+            .args(["enter", &init, &like])
             .output()
             .expect("set-up of the test");
         let (text, errors) = (

@@ -53,17 +53,9 @@ impl Remains {
                 vhost: vhost.to_owned(),
                 pids,
             };
-            kill(group, vhost, patience).map_err(stuck)?;
-            if let Err(error) = group.remove_alone(patience) {
-                // Somebody came in between the two steps.
-                if group.populated().unwrap_or(false) {
-                    kill(group, vhost, patience).map_err(stuck)?;
-                    group
-                        .remove_alone(patience)
-                        .map_err(|_| stuck(left(group)))?;
-                } else {
-                    tracing::error!("{vhost}: {error}");
-                }
+            // Mostly its processes have ended already.
+            if !group.remove_if_empty().unwrap_or(false) {
+                end(group, vhost, patience).map_err(stuck)?;
             }
             if let Some(owner) = group.path().first() {
                 platform.owner_groups.one_less(owner);
@@ -101,6 +93,21 @@ impl Remains {
         }
         Ok(())
     }
+}
+
+/// Removes the group with everything in it; Err says how many processes are left.
+fn end(group: &cgroup::Group, vhost: &str, patience: Duration) -> Result<(), usize> {
+    kill(group, vhost, patience)?;
+    let Err(error) = group.remove_alone(patience) else {
+        return Ok(());
+    };
+    // Somebody came in between the two steps.
+    if group.populated().unwrap_or(false) {
+        kill(group, vhost, patience)?;
+        return group.remove_alone(patience).map_err(|_| left(group));
+    }
+    tracing::error!("{vhost}: {error}");
+    Ok(())
 }
 
 /// Ends every process of the group; Err says how many are left.

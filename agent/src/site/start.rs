@@ -51,6 +51,9 @@ pub(super) fn spawn(
                 return;
             }
         };
+        if let Some(range) = remains.range {
+            site.lock().last_range = range;
+        }
         match outcome {
             Outcome::Ready(container) => {
                 if site.take_ready(&container) {

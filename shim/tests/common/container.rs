@@ -58,9 +58,19 @@ impl Drop for Container {
     }
 }
 
-/// Runs a shell script as a site's command and returns how it ended and what it wrote.
+/// Runs a shell script as a site's command and returns how it ended and what it wrote; it makes no difference whether
+/// the init was made ahead.
 pub fn outcome(script: &str) -> (ExitStatus, String) {
-    let spawner = Spawner::new();
-    let c = Site::sh(script).run(&spawner);
-    (c.wait(), c.output())
+    let [ahead, fresh] = [Spawner::new(), Spawner::without_ahead()].map(|spawner| {
+        let c = Site::sh(script).run(&spawner);
+        (c.wait(), c.output())
+    });
+    // The two streams are not in step.
+    let sorted = |(status, output): &(ExitStatus, String)| {
+        let mut lines: Vec<String> = output.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        (*status, lines)
+    };
+    assert_eq!(sorted(&ahead), sorted(&fresh), "made ahead or not");
+    ahead
 }

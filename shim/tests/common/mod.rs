@@ -99,7 +99,41 @@ pub struct Spawner {
 }
 
 impl Spawner {
+    /// One that has made an init ahead, as the agent's mostly have.
     pub fn new() -> Self {
+        let spawner = Self::with_ahead(1);
+        spawner.wait_for_ahead();
+        spawner
+    }
+
+    /// Waits until there is one made ahead. Containers' inits have their names.
+    pub fn wait_for_ahead(&self) {
+        let began = std::time::Instant::now();
+        let nameless = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "fc-spawner\n")
+        };
+        while !self.children().iter().any(nameless) {
+            assert!(began.elapsed() < PATIENCE, "no init is made ahead");
+            std::thread::yield_now();
+        }
+    }
+
+    /// One that clones each init when it is asked to.
+    pub fn without_ahead() -> Self {
+        Self::with_ahead(0)
+    }
+
+    /// Its processes now.
+    pub fn children(&self) -> Vec<i32> {
+        let pid = self.process.id();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace()
+            .map(|n| n.parse().unwrap())
+            .collect()
+    }
+
+    fn with_ahead(count: usize) -> Self {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -109,8 +143,9 @@ impl Spawner {
         .unwrap();
         // The shell puts the socket onto descriptor 3.
         let process = Command::new("sh")
-            .args(["-c", "exec \"$0\" spawn 3<&0 </dev/null"])
+            .args(["-c", "exec \"$0\" spawn \"$1\" 3<&0 </dev/null"])
             .arg(program())
+            .arg(count.to_string())
             .stdin(Stdio::from(theirs))
             .spawn()
             .unwrap();

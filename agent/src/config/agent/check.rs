@@ -43,6 +43,15 @@ impl AgentConfig {
                 ),
             );
         }
+        for (key, count) in [
+            ("pool.address", self.pool.address),
+            ("pool.private", self.pool.private),
+            ("pool.inits", self.pool.inits),
+        ] {
+            if count > 1000 {
+                wrong(key, format!("{count}: at most 1000 can be kept ready"));
+            }
+        }
         let plain = |path: &Path| {
             path.components()
                 .all(|part| matches!(part, Component::Normal(_) | Component::RootDir))

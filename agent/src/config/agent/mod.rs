@@ -141,6 +141,8 @@ pub struct Pool {
     pub address: u32,
     /// Network namespaces without: 8.
     pub private: u32,
+    /// Inits with their process, mount, IPC and host name namespaces: 8. At most 1000.
+    pub inits: u32,
 }
 
 /// An owner on this host.
@@ -272,6 +274,7 @@ impl Default for Pool {
         Pool {
             address: 8,
             private: 8,
+            inits: 8,
         }
     }
 }

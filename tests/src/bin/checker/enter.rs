@@ -1,6 +1,6 @@
 //! On the host, as root: becomes uid 0 of a container's user namespace, in all its namespaces, then reports.
 //!
-//! `confined` takes the filter of the container's own init and gives up what init's children have given up; `bare` keeps
+//! Given the pid of the container's command it takes that one's filter and gives up what it has given up; `bare` keeps
 //! every capability of the container's user namespace and has no filter, which shows what the namespaces alone hold.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,8 +16,8 @@ use rustix::thread::{
 
 use crate::sys::{self, Arg, End, call};
 
-pub(crate) fn run(pid: &str, confined: bool) -> ExitCode {
-    match enter(pid, confined) {
+pub(crate) fn run(pid: &str, like: Option<&str>) -> ExitCode {
+    match enter(pid, like) {
         Ok(End::Code(0)) => ExitCode::SUCCESS,
         Ok(end) => {
             eprintln!("checker: the report ended with {end:?}");
@@ -30,16 +30,17 @@ pub(crate) fn run(pid: &str, confined: bool) -> ExitCode {
     }
 }
 
-fn enter(pid: &str, confined: bool) -> Result<End, String> {
-    let raw: i32 = pid
-        .parse()
-        .map_err(|e| format!("read the pid {pid}: {e}"))?;
+fn enter(pid: &str, like: Option<&str>) -> Result<End, String> {
+    let number = |pid: &str| -> Result<i32, String> {
+        pid.parse().map_err(|e| format!("read the pid {pid}: {e}"))
+    };
+    let raw = number(pid)?;
     let pid = Pid::from_raw(raw).ok_or("use pid 0")?;
     let say = |what: &str| {
         let what = what.to_owned();
         move |e: rustix::io::Errno| format!("{what}: {e}")
     };
-    let filter = if confined { Some(filter(raw)?) } else { None };
+    let filter = like.map(|pid| filter(number(pid)?)).transpose()?;
     let target: OwnedFd =
         pidfd_open(pid, PidfdFlags::empty()).map_err(say("open the container's init"))?;
     let all = ThreadNameSpaceType::USER
@@ -120,7 +121,7 @@ fn join_cgroups(pid: i32) -> Result<(), String> {
     Ok(())
 }
 
-/// The filter of init, which has exactly one.
+/// The filter of a process, which has exactly one.
 fn filter(pid: i32) -> Result<Vec<libc::sock_filter>, String> {
     let target = Arg::N(u64::from(pid.unsigned_abs()));
     let attach = [

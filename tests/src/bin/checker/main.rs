@@ -3,7 +3,7 @@
 //! ```text
 //! checker serve PORT               answers requests (see `serve`); the site's command in tests
 //! checker report                   the report alone, one JSON object a line: {"check", "ok", "detail"}
-//! checker enter PID confined|bare  (on the host) becomes uid 0 of the container whose init is PID, then reports
+//! checker enter PID COMMAND|bare  (on the host) becomes uid 0 of the container whose init is PID, then reports
 //! checker power                    one line with the ids and capabilities that this program got by its execution
 //! ```
 //!
@@ -37,13 +37,14 @@ fn main() -> ExitCode {
             print!("{}", report::all(None));
             ExitCode::SUCCESS
         }
-        ["enter", pid, how @ ("confined" | "bare")] => enter::run(pid, *how == "confined"),
+        ["enter", pid, "bare"] => enter::run(pid, None),
+        ["enter", pid, command] => enter::run(pid, Some(command)),
         ["power"] => {
             println!("{}", setuid::power());
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: checker serve PORT | report | enter PID confined|bare | power");
+            eprintln!("usage: checker serve PORT | report | enter PID COMMAND-PID|bare | power");
             ExitCode::from(2)
         }
     }
