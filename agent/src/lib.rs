@@ -10,6 +10,7 @@ pub mod container;
 pub mod daemon;
 pub mod doctor;
 pub mod events;
+mod fnv;
 pub mod logs;
 pub mod machine;
 pub mod owner_groups;

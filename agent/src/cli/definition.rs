@@ -1,8 +1,11 @@
 //! Definition files: read as TOML or JSON, written as TOML in the order people write them.
+
+use crate::config::definition::{IO_LIMITS, LIMITS};
 use serde_json::{Map, Value};
 
 /// Keys in the order of the documentation; others follow in alphabetical order.
-const ORDER: [&str; 37] = [
+const ORDER: [&[&str]; 4] = [BEFORE, LIMITS, IO_LIMITS, AFTER];
+const BEFORE: &[&str] = &[
     "name",
     "aliases",
     "owner",
@@ -16,23 +19,8 @@ const ORDER: [&str; 37] = [
     "network",
     "idle",
     "start",
-    "cpu",
-    "cpu_weight",
-    "cpu_burst",
-    "memory",
-    "memory_high",
-    "memory_min",
-    "swap",
-    "pids",
-    "io",
-    "egress",
-    "ingress",
-    "disk",
-    "read",
-    "write",
-    "read_iops",
-    "write_iops",
-    "weight",
+];
+const AFTER: &[&str] = &[
     "mode",
     "outbound",
     "allow",
@@ -121,7 +109,14 @@ pub(crate) fn to_toml(definition: &Map<String, Value>) -> String {
 
 fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
     let mut all: Vec<_> = map.iter().collect();
-    all.sort_by_key(|(key, _)| ORDER.iter().position(|k| k == key).unwrap_or(ORDER.len()));
+    all.sort_by_key(|(key, _)| {
+        ORDER
+            .iter()
+            .copied()
+            .flatten()
+            .position(|k| k == key)
+            .unwrap_or(usize::MAX)
+    });
     all
 }
 

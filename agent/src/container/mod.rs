@@ -3,17 +3,19 @@
 mod activated;
 pub mod documents;
 mod files;
+mod host_etc;
 mod limits;
 mod make;
 mod record;
 mod remove;
 mod request;
 pub mod templates;
+mod traffic;
 mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -77,6 +79,8 @@ pub struct Container {
     listener: Listener,
     /// The host's network namespace.
     home: Arc<netns::Namespace>,
+    /// The host's end of its link.
+    host: Weak<netns::Host>,
     method: netns::Method,
     /// Commands that operators run in it now.
     sessions: Arc<()>,
@@ -109,6 +113,7 @@ impl Container {
             group,
             namespace,
             home: platform.home.clone(),
+            host: Arc::downgrade(&platform.host),
             method: platform.method,
             sessions: Arc::default(),
             since: began,
@@ -137,6 +142,7 @@ impl Container {
             namespace: self.namespace.clone(),
             listener: self.listener.clone(),
             home: self.home.clone(),
+            host: self.host.clone(),
             method: self.method,
             sessions: self.sessions.clone(),
             since: self.since,

@@ -138,15 +138,15 @@ impl LastExit {
     }
 }
 
-/// Tells definitions apart that need containers of their own: all of it but limits, which change live. FNV-1a over
-/// the definition's JSON, the same in every build of the agent.
+/// Tells definitions apart that need containers of their own: all of it but limits, which change live. A hash
+/// of the definition's JSON.
 pub fn fingerprint(definition: &Definition) -> u64 {
     let mut bare = definition.clone();
     bare.limits = Limits::default();
     let text = serde_json::to_vec(&bare).unwrap_or_default();
-    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let mut hash = crate::fnv::Fnv::default();
+    hash.add(&text);
+    hash.value()
 }
 
 /// When a process began, clock ticks since boot; None if there is no such process.

@@ -8,8 +8,8 @@ use super::limit_key::LimitKey;
 use super::limits::{LimitPatch, Limits};
 use crate::config::units::MAX;
 
-/// The keys at the top of the table, and those of the table `io`, for errors.
-const TOP: &[&str] = &[
+/// The keys at the top of the table of limits, in the order of the documentation.
+pub const LIMITS: &[&str] = &[
     "cpu",
     "cpu_weight",
     "cpu_burst",
@@ -24,7 +24,8 @@ const TOP: &[&str] = &[
     "disk",
     "nofile",
 ];
-const IO: &[&str] = &["read", "write", "read_iops", "write_iops", "weight"];
+/// Those of its table `io`.
+pub const IO_LIMITS: &[&str] = &["read", "write", "read_iops", "write_iops", "weight"];
 
 /// One value: a bare number or text.
 struct Value(LimitKey, u64);
@@ -179,7 +180,7 @@ impl Visitor<'_> for Key {
                 None => !self.io && key.name() == name,
             })
             .map(Some)
-            .ok_or_else(|| E::unknown_field(name, if self.io { IO } else { TOP }))
+            .ok_or_else(|| E::unknown_field(name, if self.io { IO_LIMITS } else { LIMITS }))
     }
 }
 

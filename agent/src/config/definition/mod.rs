@@ -20,6 +20,7 @@ use super::problem::Problem;
 use super::units::Span;
 pub use limit_key::LimitKey;
 pub use limits::{LimitChange, LimitPatch, Limits};
+pub use limits_serde::{IO_LIMITS, LIMITS};
 pub use packed::{Env, Words};
 pub(crate) use share::Pool;
 pub(crate) use text::serde_text;
