@@ -1,7 +1,7 @@
 //! rtnetlink requests: links, addresses, neighbours and routes, several in one send.
 
 use crate::attributes::{Batch, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
-use crate::attributes::{attributes, u32_at};
+use crate::attributes::{attributes, u32_at, u64_at};
 use crate::netlink::Netlink;
 use crate::{Error, Result};
 use netlink_packet_core::NetlinkSerializable;
@@ -23,6 +23,7 @@ use std::net::Ipv4Addr;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_STATS64: u16 = 23;
 const IFINFOMSG: usize = 16;
 const LOOPBACK: u32 = 1;
 
@@ -236,6 +237,39 @@ pub(crate) fn is_running(socket: &mut Netlink, index: u32) -> Result<bool> {
         .ask(&mut batch, |answer| u32_at(answer.payload, 8))?
         .map_err(|source| Error::os("read link state", index.to_string(), source))?;
     Ok(LinkFlags::from_bits_retain(flags.unwrap_or(0)).contains(LinkFlags::Running))
+}
+
+/// What a link has carried, as its own end sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+/// The byte counters of a link in the socket's namespace.
+pub(crate) fn bytes_of(socket: &mut Netlink, name: &str) -> Result<Bytes> {
+    let mut link = LinkMessage::default();
+    link.attributes = vec![LinkAttribute::IfName(name.into())];
+    let message = RouteNetlinkMessage::GetLink(link);
+    let mut body = vec![0; message.buffer_len()];
+    message.serialize(&mut body);
+    let mut batch = Batch::default();
+    batch.message(message.message_type(), NLM_F_REQUEST, &body);
+    let counters = socket
+        .ask(&mut batch, |answer| {
+            let mut rest = attributes(answer.payload.get(IFINFOMSG..)?);
+            let (_, counters) = rest.find(|(kind, _)| *kind == IFLA_STATS64)?;
+            // struct rtnl_link_stats64: packets received and sent, then bytes received and sent.
+            Some(Bytes {
+                received: u64_at(counters, 16)?,
+                sent: u64_at(counters, 24)?,
+            })
+        })?
+        .map_err(|source| Error::os("read link counters", name, source))?;
+    counters.ok_or_else(|| Error::Answer {
+        action: "read link counters",
+        detail: format!("there are none of {name}"),
+    })
 }
 
 /// The names of all links in the socket's namespace.

@@ -129,6 +129,7 @@ impl Site {
             }
         }
         if let Ok(usage) = container.group.usage() {
+            let (received, sent) = container.network_bytes().unzip();
             view["usage"] = json!({
                 "cpu_seconds": usage.cpu_usec.map(|us| us as f64 / 1e6),
                 "throttled_seconds": usage.throttled_usec.map(|us| us as f64 / 1e6),
@@ -137,6 +138,8 @@ impl Site {
                 "pids": usage.pids_current,
                 "io_read_bytes": usage.io_read_bytes,
                 "io_write_bytes": usage.io_write_bytes,
+                "net_rx_bytes": received,
+                "net_tx_bytes": sent,
                 "oom_kills": usage.oom_kills,
                 "forks_refused": usage.pids_max_events,
             });

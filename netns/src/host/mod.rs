@@ -2,6 +2,7 @@
 
 mod attach;
 mod config;
+mod counters;
 mod policy;
 mod rules;
 mod sets;
