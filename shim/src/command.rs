@@ -1,5 +1,5 @@
 //! The tenant's command: the last steps before execve, in the process that becomes it. It has an empty bounding set,
-//! no_new_privs and the seccomp filter by now.
+//! its resource limits, no_new_privs and the seccomp filter by now.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::Signal;
 use rustix::thread::CapabilitySet;
-use shim::protocol::{Failure, Ids, Report, Rlimit};
+use shim::protocol::{Failure, Ids, Report};
 
 use crate::confine;
 use crate::report::{Done, Step, failure, send_report};
@@ -26,7 +26,6 @@ pub(crate) struct Command<'a> {
     pub(crate) words: &'a [String],
     pub(crate) env: &'a [(String, String)],
     pub(crate) workdir: &'a str,
-    pub(crate) rlimits: &'a [Rlimit],
     /// Standard input; /dev/null if there is none.
     pub(crate) stdin: Option<BorrowedFd<'a>>,
     /// Standard output and error.
@@ -165,7 +164,7 @@ impl Command<'_> {
             rustix::process::set_parent_process_death_signal(kill)
                 .step("depend on", "the parent")?;
         }
-        confine::limit(self.rlimits)
+        Ok(())
     }
 
     /// What needs the container's files.

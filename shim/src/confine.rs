@@ -77,7 +77,7 @@ pub(crate) fn filter(program: &[libc::sock_filter]) -> Done<()> {
     sys::install_filter(program).step("install the seccomp filter", "")
 }
 
-/// Sets the command's limits.
+/// Sets the command's limits; before the filter, which keeps RLIMIT_CORE as it is.
 pub(crate) fn limit(rlimits: &[Rlimit]) -> Done<()> {
     for r in rlimits {
         sys::rlimit(r.resource, Some((r.soft, r.hard))).step(

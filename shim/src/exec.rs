@@ -73,7 +73,6 @@ fn start(request: &Exec, fds: &mut Fds, host: &Host, status: &OwnedFd) -> Done<(
         words: &request.command,
         env: &request.env,
         workdir: &request.workdir,
-        rlimits: &request.rlimits,
         stdin: Some(stdin.as_fd()),
         output: [stdout.as_fd(), stderr.as_fd()],
         listen: &[],
@@ -82,6 +81,7 @@ fn start(request: &Exec, fds: &mut Fds, host: &Host, status: &OwnedFd) -> Done<(
         gate: None,
     };
     // For this process and the command alike: translating it twice would cost a tenth of the whole start.
+    confine::limit(&request.rlimits)?;
     confine::filter(&host.filter)?;
     let Some(pid) = fork().step("fork", "")? else {
         command.run(status.as_fd())

@@ -93,7 +93,6 @@ fn set_up(
         words: &start.command,
         env: &start.env,
         workdir: &start.workdir,
-        rlimits: &start.rlimits,
         stdin: None,
         output: [out_end.as_fd(), err_end.as_fd()],
         listen: &fds.listen,
@@ -106,6 +105,7 @@ fn set_up(
     let Some(pid) = fork().step("fork", "")? else {
         let confined = confine::enter_user_namespace(&users.container)
             .and_then(|()| confine::settle_as_root())
+            .and_then(|()| confine::limit(&start.rlimits))
             .and_then(|()| confine::filter(&host.filter));
         match confined {
             Ok(()) => command.run(status.as_fd()),

@@ -19,6 +19,9 @@ const DATA_ARCH: u32 = 4;
 const fn low(argument: u32) -> u32 {
     16 + argument * 8
 }
+const fn high(argument: u32) -> u32 {
+    low(argument) + 4
+}
 
 const LOAD: u16 = 0x20;
 const JUMP_EQUAL: u16 = 0x15;
@@ -179,6 +182,23 @@ fn leaf(verdict: Verdict) -> Code {
             ret(ALLOW),
         ],
         Verdict::Nothing => vec![ret(errno(0))],
+        Verdict::Setrlimit => vec![
+            op(LOAD, low(0), 0, 0),
+            op(JUMP_EQUAL, table::RLIMIT_CORE, 0, 1),
+            ret(errno(0)),
+            ret(ALLOW),
+        ],
+        Verdict::Prlimit => vec![
+            op(LOAD, low(1), 0, 0),
+            op(JUMP_EQUAL, table::RLIMIT_CORE, 0, 5),
+            // Without new limits it only asks.
+            op(LOAD, low(2), 0, 0),
+            op(JUMP_EQUAL, 0, 0, 2),
+            op(LOAD, high(2), 0, 0),
+            op(JUMP_EQUAL, 0, 1, 0),
+            ret(errno(0)),
+            ret(ALLOW),
+        ],
         Verdict::Setsockopt => {
             let [a, b, c, d] = table::SOCKET_FILTERS;
             vec![

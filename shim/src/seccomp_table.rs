@@ -21,6 +21,11 @@ pub(crate) enum Verdict {
     Setsockopt,
     /// Said to be done, and not done.
     Nothing,
+    /// Allowed but for RLIMIT_CORE (said to be done): it is 1, which alone keeps a host's handler of core dumps from being
+    /// run, as root and outside the site's limits, for whatever crashes in a site.
+    Setrlimit,
+    /// Likewise.
+    Prlimit,
 }
 
 /// The last number this table was made for; the kernel may have newer ones.
@@ -41,6 +46,8 @@ pub(crate) const PERSONALITIES: &[u32] = &[0, 0x8, 0x20000, 0x20008, 0xffff_ffff
 /// Default, ICMP, TCP, UDP, ICMPv6, multipath TCP (which Go asks for by default).
 pub(crate) const INET_PROTOCOLS: &[u32] = &[0, 1, 6, 17, 58, 262];
 pub(crate) const NETLINK_ROUTE: u32 = 0;
+/// Of both architectures; the libraries differ about its type.
+pub(crate) const RLIMIT_CORE: u32 = 4;
 /// SO_ATTACH_FILTER, SO_ATTACH_BPF and their kin for SO_REUSEPORT: a program's code is in memory that the host has
 /// little of, and it is charged to nobody.
 pub(crate) const SOCKET_FILTERS: [u32; 4] = [26, 50, 51, 52];
@@ -95,6 +102,10 @@ pub(crate) fn verdict(nr: u32) -> Verdict {
         Verdict::Allow
     } else if is(&[libc::SYS_clone]) {
         Verdict::Clone
+    } else if is(&[libc::SYS_setrlimit]) {
+        Verdict::Setrlimit
+    } else if is(&[libc::SYS_prlimit64]) {
+        Verdict::Prlimit
     } else if is(&[libc::SYS_ioctl]) {
         Verdict::Ioctl
     } else if is(&[libc::SYS_personality]) {
@@ -155,7 +166,7 @@ const ALLOWED: &[libc::c_long] = calls!(
     SYS_landlock_create_ruleset SYS_landlock_add_rule SYS_landlock_restrict_self
     SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_getresuid SYS_getresgid SYS_getgroups
     SYS_setuid SYS_setgid SYS_setreuid SYS_setregid SYS_setresuid SYS_setresgid SYS_setfsuid SYS_setfsgid SYS_setgroups
-    SYS_capget SYS_capset SYS_getrlimit SYS_setrlimit SYS_prlimit64 SYS_getrusage SYS_times SYS_sysinfo SYS_uname
+    SYS_capget SYS_capset SYS_getrlimit SYS_getrusage SYS_times SYS_sysinfo SYS_uname
     SYS_getpriority SYS_setpriority SYS_ioprio_get SYS_ioprio_set SYS_getcpu
     SYS_sched_yield SYS_sched_getaffinity SYS_sched_setaffinity SYS_sched_getattr SYS_sched_setattr
     SYS_sched_getparam SYS_sched_setparam SYS_sched_getscheduler SYS_sched_setscheduler

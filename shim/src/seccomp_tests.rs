@@ -50,6 +50,9 @@ fn expected(nr: u32, args: [u64; 6]) -> u32 {
             libc::EPERM,
         ),
         Verdict::Nothing => errno(0),
+        Verdict::Setrlimit if arg(0) == table::RLIMIT_CORE => errno(0),
+        Verdict::Prlimit if arg(1) == table::RLIMIT_CORE && args[2] != 0 => errno(0),
+        Verdict::Setrlimit | Verdict::Prlimit => ALLOW,
         Verdict::Setsockopt => unless(
             arg(1) == libc::SOL_SOCKET as u32 && table::SOCKET_FILTERS.contains(&arg(2)),
             libc::EPERM,

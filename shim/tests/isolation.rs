@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use common::*;
+use shim::protocol::{ExitStatus, Rlimit};
 
 /// `NAME VALUE` lines as a lookup that names what is missing.
 fn lookup(output: &str, name: &str) -> String {
@@ -216,4 +217,29 @@ fn documents_belong_to_the_site_and_nobody_else() {
         let m = fs::metadata(c.documents.0.join(name)).unwrap();
         assert_eq!((m.uid(), m.gid()), (UID, GID), "{name} on disk");
     }
+}
+
+#[test]
+fn nobody_changes_whether_cores_are_dumped() {
+    let spawner = Spawner::new();
+    let mut site = Site::sh(
+        "ulimit -c 0; ulimit -c unlimited; ulimit -n 100; prlimit --core=0:0 --pid $$ 2>&1; \
+         grep -E 'core|open' /proc/self/limits",
+    );
+    site.start.rlimits.push(Rlimit {
+        resource: libc::RLIMIT_CORE,
+        soft: 1,
+        hard: 1,
+    });
+    let c = site.run(&spawner);
+    assert_eq!(c.wait(), ExitStatus::Code(0), "{}", c.log());
+    let output = c.output();
+    let words = |name: &str| {
+        let line = output.lines().find(|l| l.starts_with(name)).unwrap();
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(words("Max core file size")[4..6], ["1", "1"], "{output}");
+    assert_eq!(words("Max open files")[3], "100", "{output}");
 }

@@ -175,7 +175,8 @@ pub fn rlimits(limits: &Limits) -> Vec<Rlimit> {
             files.min(1024).max(files.min(4096)),
             files,
         ),
-        limit(libc::RLIMIT_CORE, 0, 0),
+        // With 1 the kernel runs no handler of core dumps, with 0 it would.
+        limit(libc::RLIMIT_CORE, 1, 1),
         limit(libc::RLIMIT_MEMLOCK, 64 << 10, 64 << 10),
         limit(libc::RLIMIT_MSGQUEUE, 0, 0),
         limit(libc::RLIMIT_NICE, 0, 0),

@@ -17,17 +17,20 @@ pub(super) fn checks(system: &System) -> Vec<Check> {
     )]
 }
 
-/// `limit` is the RLIMIT_CORE that sites start with.
+/// `limit` is the RLIMIT_CORE that sites start with, and keep: their filter lets nobody change it.
 ///
 /// Where core_pattern is a file, nothing is written for whoever has a limit below a page. Where it is a pipe the kernel
 /// does not heed the limit, with one exception: at exactly 1 it dumps nothing, which is how it keeps handlers from
-/// handling their own crashes. A process may lower its limit, from 1 to 0 too, so no value keeps a site from having
-/// the handler run if it wants that.
+/// handling their own crashes. The exception is not made for sockets.
 fn judge(pattern: Option<&str>, at_once: Option<u64>, limit: u64) -> Check {
     let Some(pattern) = pattern else {
         return Check::warn(NAME, "kernel.core_pattern cannot be read", "mount /proc");
     };
     let handler = match pattern.split_at_checked(1) {
+        Some(("|", _)) if limit == 1 => {
+            let text = "a handler, which is run for nothing in sites (RLIMIT_CORE 1)";
+            return Check::ok(NAME, text);
+        }
         Some(("|", program)) => program.split_whitespace().next().unwrap_or_default(),
         Some(("@", socket)) => socket.trim_start_matches('@'),
         _ if limit < 4096 => {
@@ -44,10 +47,6 @@ fn judge(pattern: Option<&str>, at_once: Option<u64>, limit: u64) -> Check {
             );
         }
     };
-    let when = match limit {
-        1 => "RLIMIT_CORE of 1 keeps it from crashes that happen, not from a site that sets 0",
-        _ => "RLIMIT_CORE does not keep it from that",
-    };
     let number = match at_once {
         Some(0) | None => "any number at once".to_owned(),
         Some(n) => format!("{n} at once"),
@@ -56,7 +55,7 @@ fn judge(pattern: Option<&str>, at_once: Option<u64>, limit: u64) -> Check {
         NAME,
         format!(
             "{handler} is run for crashes in sites too: as root, on the host, outside the site's limits, {number}, \
-             on memory that the site has filled ({when})"
+             on memory that the site has filled"
         ),
         "if nobody needs it: sysctl kernel.core_pattern=core (and in /etc/sysctl.d, in place of what systemd-coredump \
          or apport put there); else keep it up to date, set kernel.core_pipe_limit=4, and let it keep little \
@@ -71,9 +70,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_is_told_whatever_the_limit() {
+    fn a_handler_is_told_unless_the_limit_keeps_it_away() {
         let systemd = "|/lib/systemd/systemd-coredump %P %u %g %s %t 9223372036854775808 %h";
-        for limit in [0, 1, 4096] {
+        for limit in [0, 4096] {
             let check = judge(Some(systemd), Some(0), limit);
             assert_eq!(check.result, Outcome::Warn, "{limit}");
             assert!(
@@ -84,18 +83,19 @@ mod tests {
             );
             assert!(check.advice.unwrap().contains("kernel.core_pattern=core"));
         }
-        let at_zero = judge(Some(systemd), Some(0), 0).detail;
         assert!(
-            at_zero.contains("does not keep") && at_zero.contains("any number"),
-            "{at_zero}"
+            judge(Some(systemd), Some(0), 0)
+                .detail
+                .contains("any number")
         );
-        let at_one = judge(Some(systemd), Some(4), 1).detail;
         assert!(
-            at_one.contains("a site that sets 0") && at_one.contains("4 at once"),
-            "{at_one}"
+            judge(Some(systemd), Some(4), 0)
+                .detail
+                .contains("4 at once")
         );
+        assert_eq!(judge(Some(systemd), Some(0), 1).result, Outcome::Ok);
         assert_eq!(
-            judge(Some("@/run/coredump.socket"), None, 0).result,
+            judge(Some("@/run/coredump.socket"), None, 1).result,
             Outcome::Warn
         );
     }
@@ -127,7 +127,7 @@ mod tests {
         );
         std::fs::write(sysctl.join("core_pattern"), "|/bin/handler %p\n").unwrap();
         let found = checks(&System::new(dir.path()));
-        assert!(found[0].detail.starts_with("/bin/handler "), "{found:?}");
+        assert!(found[0].detail.contains("run for nothing in sites"), "{found:?}");
         let all = super::super::checks();
         assert!(all.iter().any(|check| check.name == NAME));
     }
