@@ -77,6 +77,18 @@ impl Dir {
         }
     }
 
+    /// The processes in this group, one a line; none if it has been removed.
+    pub(crate) fn members(&self) -> Result<String, Error> {
+        const NAME: &str = "cgroup.procs";
+        let text = self
+            .open_file(NAME, OFlags::RDONLY)
+            .and_then(|fd| read_all(&fd));
+        match text {
+            Err(Errno::NOENT | Errno::NODEV) => Ok(String::new()),
+            other => other.map_err(|e| self.error("read", NAME, e)),
+        }
+    }
+
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<(), Error> {
         self.write_raw(name, text)
             .map_err(|e| self.error(&format!("write {text} to"), name, e))

@@ -74,7 +74,8 @@ impl Group {
     /// Whether there are processes in the group, in any hierarchy. Zombies do not count.
     pub fn populated(&self) -> Result<bool, Error> {
         if let Some(dir) = self.v2()
-            && stat::flat(&dir.read("cgroup.events")?, "populated") == Some(1)
+            && let Some(events) = dir.read_optional("cgroup.events")?
+            && stat::flat(&events, "populated") == Some(1)
         {
             return Ok(true);
         }
@@ -84,7 +85,7 @@ impl Group {
     /// A process can be in a v1 group without being in the v2 one, if somebody moved it.
     fn any_v1(&self) -> Result<bool, Error> {
         for (_, dir) in self.each().filter(|(root, _)| !root.v2) {
-            if !dir.read("cgroup.procs")?.is_empty() {
+            if !dir.members()?.is_empty() {
                 return Ok(true);
             }
         }
@@ -95,6 +96,7 @@ impl Group {
     pub fn wait_empty(&self, limit: Duration) -> Result<(), Error> {
         let start = Instant::now();
         if let Some(dir) = self.v2()
+            && dir.exists("cgroup.events")
             && !wait_event(dir, "populated", 0, limit)?
         {
             return Err(self.timeout("empty", limit));

@@ -47,14 +47,15 @@ impl Group {
         let Some(dir) = self.v2() else {
             return Ok(true);
         };
-        Ok(stat::flat(&dir.read("cgroup.events")?, "populated") == Some(0))
+        let events = dir.read_optional("cgroup.events")?;
+        Ok(events.is_none_or(|text| stat::flat(&text, "populated") == Some(0)))
     }
 }
 
 fn kill_v2(dir: &Dir) -> Result<(), Error> {
     match dir.write_raw("cgroup.kill", "1") {
         Ok(()) => Ok(()),
-        // Before Linux 5.14.
+        // Before Linux 5.14, or the group has been removed.
         Err(Errno::NOENT) => kill_each(dir),
         Err(e) => Err(dir.error("write 1 to", "cgroup.kill", e)),
     }
@@ -64,7 +65,7 @@ fn kill_v2(dir: &Dir) -> Result<(), Error> {
 fn kill_each(dir: &Dir) -> Result<(), Error> {
     let mut signalled = BTreeSet::new();
     for _ in 0..ROUNDS {
-        let listed = stat::pids(&dir.read("cgroup.procs")?);
+        let listed = stat::pids(&dir.members()?);
         let new: Vec<i32> = listed
             .into_iter()
             .filter(|pid| !signalled.contains(pid))
@@ -82,7 +83,7 @@ fn kill_each(dir: &Dir) -> Result<(), Error> {
                 ))
             })
             .collect();
-        let still: BTreeSet<i32> = stat::pids(&dir.read("cgroup.procs")?).into_iter().collect();
+        let still: BTreeSet<i32> = stat::pids(&dir.members()?).into_iter().collect();
         for (pid, handle) in handles.into_iter().filter(|(pid, _)| still.contains(pid)) {
             match pidfd_send_signal(&handle, Signal::KILL) {
                 Ok(()) | Err(Errno::SRCH) => signalled.insert(pid),

@@ -176,6 +176,40 @@ fn orphans_are_listed_even_if_only_one_hierarchy_has_them() {
 }
 
 #[test]
+fn whoever_is_only_in_a_part_of_a_group_holds_up_its_removal_and_is_killed() {
+    let Some(tree) = TestTree::new("part") else {
+        return;
+    };
+    let host = tree.hierarchy();
+    if host.version() == Version::V2 {
+        println!("SKIPPED: a group has no parts on cgroup v2");
+        return;
+    }
+    let parent = format!("fctest-{}-part", std::process::id());
+    let group = tree.group(&["a"]).unwrap();
+    let mut process = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    // The last hierarchy, so that all others are removed by the time this one refuses.
+    let place = host
+        .v1_mounts()
+        .map(|(mount, _)| mount.join(&parent).join("a"))
+        .filter(|place| place.is_dir())
+        .last()
+        .unwrap();
+    std::fs::write(place.join("cgroup.procs"), process.id().to_string()).unwrap();
+    assert!(!group.remove_if_empty().unwrap());
+    assert!(group.populated().unwrap());
+    assert_eq!(group.pids().unwrap(), [process.id().cast_signed()]);
+    group.kill().unwrap();
+    assert!(!process.wait().unwrap().success());
+    group.wait_empty(SOON).unwrap();
+    assert!(!group.populated().unwrap());
+    group.remove(SOON).unwrap();
+}
+
+#[test]
 fn siblings_come_and_go_at_once() {
     let Some(tree) = TestTree::new("race") else {
         return;
