@@ -34,6 +34,11 @@ pub enum Error {
         /// What is wrong with the answer.
         detail: String,
     },
+    /// The kernel has no token bucket filter.
+    #[error(
+        "limit traffic {0}: this kernel has no token bucket filter; load the module sch_tbf, or use no limit"
+    )]
+    NoShaper(String),
     /// A value given by the caller cannot be used.
     #[error("{0}")]
     Invalid(String),

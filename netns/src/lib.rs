@@ -3,7 +3,8 @@
 //!
 //! * [`Namespace`]: a network namespace held by a descriptor, with sockets made inside it and a
 //!   cached sock_diag socket ([`Diag`]) that answers "is it listening" in microseconds.
-//! * [`Host`]: a routed veth per container and one nftables table that denies by default.
+//! * [`Host`]: a routed veth per container, its rates and byte counters, and one nftables table that
+//!   denies by default.
 //! * [`Pool`]: namespaces made ahead of need.
 //!
 //! Everything is synchronous. The `rtnetlink` crate is not used because it needs an async runtime
@@ -26,6 +27,7 @@ mod namespace;
 mod netlink;
 mod pool;
 mod route;
+mod shaper;
 mod slots;
 mod socket;
 mod subnet;
@@ -35,7 +37,7 @@ pub use diag::{
     Diag, Method, tcp_listening_proc, tcp_open_proc, unix_listening_proc, unix_open_proc,
 };
 pub use error::{Error, Result};
-pub use host::{Destination, Host, HostConfig, Link, Policy, Protocol};
+pub use host::{Destination, Host, HostConfig, Link, Policy, Protocol, Shape};
 pub use namespace::Namespace;
 pub use pool::{Kind, Pool, PoolSize, Prepared};
 pub use slots::{SlotSet, Slots};

@@ -9,7 +9,8 @@ use rustix::io::Errno;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-const INSIDE: &str = "eth0";
+/// The name of the link's end in the container.
+pub(super) const INSIDE: &str = "eth0";
 /// The kernel sets a veth running within microseconds, or within a second when its link watcher
 /// has put the event off.
 const RUNNING_WITHIN: Duration = Duration::from_secs(3);

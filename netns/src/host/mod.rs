@@ -6,10 +6,12 @@ mod counters;
 mod policy;
 mod rules;
 mod sets;
+mod shape;
 
 pub use attach::Link;
 pub use config::HostConfig;
 pub use policy::{Destination, Policy, Protocol};
+pub use shape::Shape;
 
 use crate::netlink::{self, Netlink};
 use crate::route::Requests;
