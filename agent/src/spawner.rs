@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Signal, pidfd_send_signal};
 use shim::protocol::{Failure, MAX_PACKET, Reply, Request};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -219,9 +220,14 @@ async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting) -> Result<()
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
-        if let Some(teller) = teller {
-            // The asker may have given up meanwhile; the pidfd is closed then and its cgroup gets cleaned.
-            let _ = teller.send(result);
+        // The asker may have given up meanwhile. Its cgroup gets cleaned, but an init may not be in there yet.
+        let unwanted = match teller {
+            Some(teller) => teller.send(result).err(),
+            None => Some(result),
+        };
+        if let Some(Ok(started)) = unwanted {
+            // Err: it has ended.
+            let _ = pidfd_send_signal(started.pidfd, Signal::KILL);
         }
     }
 }

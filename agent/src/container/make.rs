@@ -174,6 +174,11 @@ pub async fn make(
         .request(id, &Request::Start(Box::new(start)), &parcel.fds)
         .await
         .map_err(explain)?;
+    let init = started
+        .pidfd
+        .try_clone()
+        .context("cannot keep its pidfd")?;
+    remains.init = Some(init);
     drop((theirs, files, join, mounts, activated.socket));
     drop(place);
     let cloned = Instant::now();

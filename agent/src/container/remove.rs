@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netns::Slots as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::persist;
 use crate::platform::Platform;
@@ -23,6 +25,8 @@ pub struct Unkillable {
 /// What may exist of a container; each part is removed if it is there.
 #[derive(Default)]
 pub struct Remains {
+    /// Its init, while that may not have joined the cgroup yet: it does so by itself.
+    pub init: Option<OwnedFd>,
     /// Its cgroup.
     pub group: Option<Arc<cgroup::Group>>,
     /// Its network namespace; the last descriptor of a namespace without processes ends it, with its veth.
@@ -47,12 +51,16 @@ impl Remains {
         vhost: &str,
         patience: Duration,
     ) -> Result<(), Unkillable> {
-        // The cgroup first: once its directory is gone, a clone that the spawner still has in hand fails.
+        let stuck = |pids| Unkillable {
+            vhost: vhost.to_owned(),
+            pids,
+        };
+        if let Some(init) = &self.init {
+            // Err: it has ended.
+            let _ = pidfd_send_signal(init, Signal::KILL);
+        }
+        // The cgroup before the rest: once its directory is gone, a clone that the spawner still has in hand fails.
         if let Some(group) = &self.group {
-            let stuck = |pids| Unkillable {
-                vhost: vhost.to_owned(),
-                pids,
-            };
             // Mostly its processes have ended already.
             if !group.remove_if_empty().unwrap_or(false) {
                 end(group, vhost, patience).map_err(stuck)?;
@@ -61,6 +69,13 @@ impl Remains {
                 platform.owner_groups.one_less(owner);
             }
             self.group = None;
+        }
+        if let Some(init) = &self.init {
+            // It holds the network namespace and with it the address, which somebody else gets next.
+            if !has_ended(init, patience) {
+                return Err(stuck(1));
+            }
+            self.init = None;
         }
         self.mounts.clear();
         if let Some(address) = self.address.take()
@@ -93,6 +108,13 @@ impl Remains {
         }
         Ok(())
     }
+}
+
+/// Whether a process ends within `limit`.
+fn has_ended(pidfd: &OwnedFd, limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).ok();
+    let look = || poll(&mut [PollFd::new(pidfd, PollFlags::IN)], limit.as_ref());
+    matches!(rustix::io::retry_on_intr(look), Ok(n) if n > 0)
 }
 
 /// Removes the group with everything in it; Err says how many processes are left.
