@@ -12,17 +12,24 @@ use tokio::sync::oneshot;
 /// Asks whether a server listens; Err ends the wait.
 pub type Probe = Box<dyn FnMut() -> std::io::Result<bool> + Send>;
 
+/// Who waits for the same server waits with one probe, however many they are.
 struct Wait {
+    server: usize,
     probe: Probe,
     since: Instant,
     next: Instant,
-    tell: oneshot::Sender<std::io::Result<()>>,
+    tell: Vec<Teller>,
 }
+
+type Teller = oneshot::Sender<std::io::Result<()>>;
+
+/// A server (a number that no other has at the time), how to ask it, and whom to tell.
+type Arrival = (usize, Probe, Teller);
 
 /// Handle to the thread; it ends when the handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Readiness {
-    waits: Sender<(Probe, oneshot::Sender<std::io::Result<()>>)>,
+    waits: Sender<Arrival>,
 }
 
 impl Readiness {
@@ -35,16 +42,16 @@ impl Readiness {
         Ok(Self { waits })
     }
 
-    /// Waits until `probe` says yes or fails. Dropping the future ends the wait.
-    pub async fn wait(&self, probe: Probe) -> std::io::Result<()> {
+    /// Waits until `probe` of `server` says yes or fails. Dropping the future ends the wait.
+    pub async fn wait(&self, (server, probe): (usize, Probe)) -> std::io::Result<()> {
         let (tell, told) = oneshot::channel();
         let gone = || std::io::Error::other("the readiness thread is gone");
-        self.waits.send((probe, tell)).map_err(|_| gone())?;
+        self.waits.send((server, probe, tell)).map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
 }
 
-fn run(incoming: &Receiver<(Probe, oneshot::Sender<std::io::Result<()>>)>) {
+fn run(incoming: &Receiver<Arrival>) {
     // The default slack of 50 µs would double the shortest interval.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
     let mut waits: Vec<Wait> = Vec::new();
@@ -55,48 +62,51 @@ fn run(incoming: &Receiver<(Probe, oneshot::Sender<std::io::Result<()>>)>) {
             Some(at) => incoming.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
         match arrival {
-            Ok((probe, tell)) => {
-                let now = Instant::now();
-                waits.push(Wait {
-                    probe,
-                    since: now,
-                    next: now,
-                    tell,
-                });
-            }
+            Ok(arrival) => admit(&mut waits, arrival),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let now = Instant::now();
-        let mut index = 0;
-        while index < waits.len() {
-            if ask(&mut waits[index], now) {
-                let wait = waits.swap_remove(index);
-                // Err only if the asker has gone away.
-                let _ = wait.tell.send(Ok(()));
-            } else if waits[index].tell.is_closed() {
-                waits.swap_remove(index);
-            } else {
-                index += 1;
-            }
-        }
+        waits.retain_mut(|wait| goes_on(wait, now));
     }
 }
 
-/// Asks if it is time to; true when the server listens. A probe that fails is dropped with its error told.
-fn ask(wait: &mut Wait, now: Instant) -> bool {
+fn admit(waits: &mut Vec<Wait>, (server, probe, tell): Arrival) {
+    if let Some(wait) = waits.iter_mut().find(|wait| wait.server == server) {
+        wait.tell.retain(|tell| !tell.is_closed());
+        wait.tell.push(tell);
+        return;
+    }
+    let now = Instant::now();
+    waits.push(Wait {
+        server,
+        probe,
+        since: now,
+        next: now,
+        tell: vec![tell],
+    });
+}
+
+/// Asks if it is time to; false when all have been told, or nobody wants to know any more.
+fn goes_on(wait: &mut Wait, now: Instant) -> bool {
     if now < wait.next {
-        return false;
+        return true;
     }
     wait.next = now + interval(now - wait.since);
-    match (wait.probe)() {
-        Ok(listening) => listening,
-        Err(error) => {
-            let (closed, _) = oneshot::channel();
-            let _ = std::mem::replace(&mut wait.tell, closed).send(Err(error));
-            false
-        }
+    let answer = match (wait.probe)() {
+        Ok(false) => return wait.tell.iter().any(|tell| !tell.is_closed()),
+        Ok(true) => Ok(()),
+        Err(error) => Err(error),
+    };
+    for tell in wait.tell.drain(..) {
+        let own = match &answer {
+            Ok(()) => Ok(()),
+            Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),
+        };
+        // Err only if the asker has gone away.
+        let _ = tell.send(own);
     }
+    false
 }
 
 fn interval(age: Duration) -> Duration {
@@ -104,5 +114,46 @@ fn interval(age: Duration) -> Duration {
         0..10 => Duration::from_micros(50),
         10..200 => Duration::from_millis(1),
         _ => Duration::from_millis(5),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn all_who_wait_for_a_server_share_one_probe() {
+        let readiness = Readiness::new().unwrap();
+        let (asked, ready) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let waits: Vec<_> = (0..100)
+            .map(|_| {
+                let (asked, ready) = (asked.clone(), ready.clone());
+                let mut own = 0;
+                let probe: Probe = Box::new(move || {
+                    own += 1;
+                    if own == 1 {
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(ready.load(Ordering::Relaxed))
+                });
+                let readiness = readiness.clone();
+                tokio::spawn(async move { readiness.wait((7, probe)).await })
+            })
+            .collect();
+        let other: Probe = Box::new(|| Err(std::io::Error::other("gone")));
+        let error = readiness.wait((8, other)).await.unwrap_err();
+        assert_eq!(error.to_string(), "gone");
+        ready.store(true, Ordering::Relaxed);
+        for wait in waits {
+            wait.await.unwrap().unwrap();
+        }
+        // One, or a few if the server was found ready before the last had come.
+        assert!(asked.load(Ordering::Relaxed) < 50);
     }
 }

@@ -197,9 +197,11 @@ impl Container {
     }
 
     /// [`Self::listens`] for the readiness thread.
-    pub fn probe(self: &Arc<Self>) -> crate::readiness::Probe {
+    pub fn probe(self: &Arc<Self>) -> (usize, crate::readiness::Probe) {
         let container = self.clone();
-        Box::new(move || container.check())
+        // The same for the container before and after it was known to be ready.
+        let server = Arc::as_ptr(&self.pidfd).addr();
+        (server, Box::new(move || container.check()))
     }
 
     /// Held while an operator's command runs in it: that is use, as a connection is.
