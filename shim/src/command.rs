@@ -8,6 +8,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::Signal;
+use rustix::stdio;
 use rustix::thread::CapabilitySet;
 use shim::protocol::{Failure, Ids, Report};
 
@@ -71,6 +72,20 @@ impl Gate {
 }
 
 impl Command<'_> {
+    /// Closes what the command does not need: no descriptor of the host is to be here while it waits, and what is open
+    /// counts towards its limit, which opening /dev/null would exceed. The caller keeps `status` and `own`; every other
+    /// OwnedFd of this process must be forgotten.
+    pub(crate) fn close_others(&self, status: BorrowedFd<'_>, own: &[BorrowedFd<'_>]) -> Done<()> {
+        // Numbers that are filled later must not be given to something else meanwhile.
+        let mut keep = vec![stdio::stdin(), stdio::stdout(), stdio::stderr(), status];
+        keep.extend(own);
+        keep.extend(self.stdin);
+        keep.extend(self.output);
+        keep.extend(self.listen.iter().map(AsFd::as_fd));
+        keep.extend(self.gate.map(|gate| gate.0.as_fd()));
+        sys::close_all_but(&keep).step("close the descriptors", "")
+    }
+
     /// Becomes the command, or reports why not. Called in a process of its own, as uid 0 of the container.
     pub(crate) fn run(&self, status: BorrowedFd<'_>) -> ! {
         let status = match fcntl_dupfd_cloexec(status, self.free_number()) {

@@ -62,6 +62,7 @@ fn start(request: &Exec, fds: &mut Fds, host: &Host, status: &OwnedFd) -> Done<(
         | ThreadNameSpaceType::CONTROL_GROUP;
     move_into_thread_name_spaces(target.as_fd(), all)
         .step("enter", "the container's namespaces")?;
+    drop(target);
     confine::settle_as_root()?;
     let (stdin, stdout, stderr) = (
         need(&mut fds.stdin, "Stdin")?,
@@ -80,6 +81,9 @@ fn start(request: &Exec, fds: &mut Fds, host: &Host, status: &OwnedFd) -> Done<(
         bound_to_parent: true,
         gate: None,
     };
+    let mut own = vec![signals.as_fd()];
+    own.extend(fds.exit_file.as_ref().map(AsFd::as_fd));
+    command.close_others(status.as_fd(), &own)?;
     // For this process and the command alike: translating it twice would cost a tenth of the whole start.
     confine::limit(&request.rlimits)?;
     confine::filter(&host.filter)?;

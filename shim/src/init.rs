@@ -105,6 +105,7 @@ fn set_up(
     let Some(pid) = fork().step("fork", "")? else {
         let confined = confine::enter_user_namespace(&users.container)
             .and_then(|()| confine::settle_as_root())
+            .and_then(|()| command.close_others(status.as_fd(), &[]))
             .and_then(|()| confine::limit(&start.rlimits))
             .and_then(|()| confine::filter(&host.filter));
         match confined {

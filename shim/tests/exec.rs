@@ -62,10 +62,24 @@ fn request(c: &Container, command: &[&str], terminal: bool) -> Exec {
 }
 
 fn exec(spawner: &Spawner, c: &Container, command: &[&str], stdin: BorrowedFd<'_>) -> Running {
+    exec_limited(spawner, c, command, stdin, 99)
+}
+
+/// With so many descriptors.
+fn exec_limited(
+    spawner: &Spawner,
+    c: &Container,
+    command: &[&str],
+    stdin: BorrowedFd<'_>,
+    files: u64,
+) -> Running {
     let (status, theirs) = status_pair();
     let (output, write) = std::io::pipe().unwrap();
     let (exit, exit_write) = std::io::pipe().unwrap();
-    let exec = Request::Exec(Box::new(request(c, command, false)));
+    let mut request = request(c, command, false);
+    request.rlimits[0].soft = files;
+    request.rlimits[0].hard = files;
+    let exec = Request::Exec(Box::new(request));
     let fds = [
         theirs.as_fd(),
         exit_write.as_fd(),
@@ -85,6 +99,27 @@ fn exec(spawner: &Spawner, c: &Container, command: &[&str], stdin: BorrowedFd<'_
 
 fn null() -> fs::File {
     fs::File::open("/dev/null").unwrap()
+}
+
+#[test]
+fn few_descriptors_are_enough_whatever_the_spawner_has_open() {
+    for spawner in [Spawner::new(), Spawner::without_ahead()] {
+        // Each leaves its user namespaces open.
+        for _ in 0..8 {
+            assert_eq!(
+                Site::new(&["true"]).run(&spawner).wait(),
+                ExitStatus::Code(0)
+            );
+        }
+        let mut site = Site::new(&["sleep", "1000"]);
+        site.start.rlimits[0].soft = 16;
+        site.start.rlimits[0].hard = 16;
+        let c = site.run(&spawner);
+        let limited = exec_limited(&spawner, &c, &["ls", "/proc/self/fd"], null().as_fd(), 16);
+        let (pid, output) = limited.finish();
+        pid.unwrap();
+        assert_eq!(output, "0\n1\n2\n3\n");
+    }
 }
 
 #[test]
