@@ -52,6 +52,9 @@ fn page(command: clap::Command, title: &str, section: &str, see: &str) -> Result
         .manual("FastContainer")
         .source(concat!("fastcontainer ", env!("CARGO_PKG_VERSION")))
         .render(&mut out)?;
+    // clap_mangen's name for what follows the options in --help.
+    let out = String::from_utf8_lossy(&out).replace(".SH EXTRA\n", ".SH NOTES\n");
+    let mut out = out.into_bytes();
     out.extend_from_slice(format!(".SH \"SEE ALSO\"\n{see}\n").as_bytes());
     Ok(out)
 }

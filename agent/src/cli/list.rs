@@ -47,7 +47,11 @@ pub(crate) struct FileProblem {
 impl FileProblem {
     /// One warning.
     pub(crate) fn line(&self) -> String {
-        format!("{}: {}", self.file, self.message)
+        // With a line and column the message names the file itself.
+        match self.message.strip_prefix(&self.file) {
+            Some(rest) if rest.starts_with(':') => self.message.clone(),
+            _ => format!("{}: {}", self.file, self.message),
+        }
     }
 }
 

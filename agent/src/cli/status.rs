@@ -25,6 +25,8 @@ struct Vhost {
     usage: Option<Map<String, Value>>,
     last_exit: Value,
     last_start: Option<Start>,
+    last_failure: Option<String>,
+    retry_after_s: Option<f64>,
     cause: Option<String>,
 }
 
@@ -65,6 +67,10 @@ pub(crate) async fn vhost(
         v.usage.as_ref().unwrap_or(&none),
     );
     page.add("last exit", last_exit(&v.last_exit), "");
+    page.add("last failure", clean(v.last_failure.as_deref()), "");
+    let pause = v.retry_after_s.filter(|s| *s > 0.0);
+    let pause = pause.map(|s| format!("after {:.0} s; `fastctl start` tries at once", s.ceil()));
+    page.add("next try", pause.unwrap_or_default(), "");
     if let Some(start) = &v.last_start {
         page.add(
             "last start",
@@ -113,10 +119,10 @@ impl Page {
             .max(10);
         for (name, value, remark) in &self.0 {
             let name = screen.paint(Tint::Dim, &format!("{name:names$}"));
-            let line = if remark.is_empty() {
-                format!("  {name}  {value}")
-            } else {
-                format!("  {name}  {value:0$}  {remark}", widest.unwrap_or(0))
+            let line = match widest.unwrap_or(0) {
+                _ if remark.is_empty() => format!("  {name}  {value}"),
+                0 => format!("  {name}  {remark}"),
+                width => format!("  {name}  {value:width$}  {remark}"),
             };
             screen.line(line.trim_end())?;
         }
@@ -127,9 +133,10 @@ impl Page {
 /// Each resource with what is used of it and its limit; then what has only one of both.
 fn uses(page: &mut Page, limits: &Map<String, Value>, usage: &Map<String, Value>) {
     let limit = |key: &str| limits.get(key).filter(|v| !v.is_null());
-    let remark = |key: &str| {
+    let remark = |key: &str, is_used: bool| {
+        let word = if is_used { "of" } else { "limit" };
         limit(key)
-            .map(|v| format!("of {}", values::show_limit(key, v)))
+            .map(|v| format!("{word} {}", values::show_limit(key, v)))
             .unwrap_or_default()
     };
     let seconds = usage.get("cpu_seconds").and_then(Value::as_f64);
@@ -148,9 +155,10 @@ fn uses(page: &mut Page, limits: &Map<String, Value>, usage: &Map<String, Value>
         _ => String::new(),
     };
     let memory = used.map(units::bytes).unwrap_or_default();
-    page.add("memory", memory, remark("memory") + &share);
-    let pids = usage.get("pids").map(values::show).unwrap_or_default();
-    page.add("pids", pids, remark("pids"));
+    page.add("memory", memory, remark("memory", used.is_some()) + &share);
+    let pids = usage.get("pids").map(values::show);
+    let most = remark("pids", pids.is_some());
+    page.add("pids", pids.unwrap_or_default(), most);
     for (key, value) in limits
         .iter()
         .filter(|(k, v)| !["cpu", "memory", "pids"].contains(&k.as_str()) && !v.is_null())
@@ -164,11 +172,13 @@ fn uses(page: &mut Page, limits: &Map<String, Value>, usage: &Map<String, Value>
     for (key, value) in usage.iter().filter(|(k, v)| {
         !["cpu_seconds", "memory_bytes", "pids"].contains(&k.as_str()) && !v.is_null()
     }) {
-        let shown = match (key.strip_suffix("_bytes"), value.as_u64()) {
-            (Some(_), Some(n)) => units::bytes(n),
-            _ => values::show(value),
+        let (name, shown) = match (key.strip_suffix("_bytes"), key.strip_suffix("_seconds")) {
+            (Some(name), _) => (name, value.as_u64().map(units::bytes)),
+            (_, Some(name)) => (name, value.as_f64().map(units::seconds)),
+            _ => (key.as_str(), None),
         };
-        page.add(&key.trim_end_matches("_bytes").replace('_', " "), shown, "");
+        let shown = shown.unwrap_or_else(|| values::show(value));
+        page.add(&name.replace('_', " "), shown, "");
     }
 }
 
@@ -228,7 +238,10 @@ pub(crate) async fn host(client: &Client, screen: &mut Screen, json: bool) -> Re
         h.uptime_s.map(units::uptime).unwrap_or_default(),
         "",
     );
-    let cgroup = |key: &str| h.cgroup.get(key).map(values::show).unwrap_or_default();
+    let cgroup = |key: &str| {
+        let value = h.cgroup.get(key).filter(|v| !v.is_null());
+        value.map(values::show).unwrap_or_default()
+    };
     let controllers = cgroup("controllers").replace(['[', ']', ','], "");
     page.add(
         "cgroup",
@@ -264,6 +277,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_not_used_has_a_limit_only() {
+        let map = |v: Value| v.as_object().cloned().unwrap_or_default();
+        let mut page = Page::default();
+        uses(&mut page, &map(json!({"pids": 512})), &Map::new());
+        uses(
+            &mut page,
+            &Map::new(),
+            &map(json!({"throttled_seconds": 2.493778, "io_read_bytes": 2048})),
+        );
+        let row = |name: &str, value: &str, remark: &str| {
+            (name.to_owned(), value.to_owned(), remark.to_owned())
+        };
+        assert_eq!(
+            page.0,
+            [
+                row("pids", "", "limit 512"),
+                row("io read", "2K", ""),
+                row("throttled", "2.49s", "")
+            ]
+        );
+    }
 
     #[test]
     fn the_last_exit_is_a_phrase() {

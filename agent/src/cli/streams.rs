@@ -126,9 +126,30 @@ fn show(screen: &Screen, event: &Event) -> String {
     }
     parts.extend(clean(&event.cause).map(|c| format!("({c})")));
     for (key, value) in event.rest.iter().filter(|(_, v)| !v.is_null()) {
-        parts.push(format!("{}={}", text::clean(key), values::show(value)));
+        match (key.as_str(), value) {
+            ("changes", Value::Array(list)) if list.is_empty() => {
+                parts.push("unchanged".to_owned())
+            }
+            ("changes", Value::Array(list)) => parts.extend(list.iter().map(change)),
+            ("change", _) => parts.push(values::show(value)),
+            _ => parts.push(format!("{}={}", text::clean(key), values::show(value))),
+        }
     }
     parts.join("  ")
+}
+
+/// `cpu: 20% → 50%`; without a limit it is "max", as `fastctl set` says.
+fn change(change: &Value) -> String {
+    let show = |key: &str| match &change[key] {
+        Value::Null => "max".to_owned(),
+        value => values::show(value),
+    };
+    format!(
+        "{}: {} → {}",
+        values::show(&change["key"]),
+        show("old"),
+        show("new")
+    )
 }
 
 #[cfg(test)]
@@ -149,6 +170,16 @@ mod tests {
         assert_eq!(
             line(r#"{"time":"T","vhost":"a\u001b[2J","event":"oom","pid":5,"x":null}"#),
             "T  a\\x1b[2J  oom  pid=5"
+        );
+        assert_eq!(
+            line(
+                r#"{"time":"T","vhost":"a","event":"limits","changes":[{"key":"cpu","old":null,"new":"20%"}],"owner":"o"}"#
+            ),
+            "T  a  limits  cpu: max → 20%  owner=o"
+        );
+        assert_eq!(
+            line(r#"{"time":"T","vhost":"a","event":"definition","change":"in force"}"#),
+            "T  a  definition  in force"
         );
     }
 }
