@@ -99,8 +99,8 @@ pub enum Verb {
     /// Change limits, also of a running container (same PID)
     ///
     /// Keys are those of a definition's [limits]: cpu, cpu_weight, cpu_burst, memory, memory_high, memory_min, swap, pids,
-    /// io.read, io.write, io.read_iops, io.write_iops, io.weight, egress, ingress, disk. An empty value or "none" lifts a
-    /// limit. Prints what is in force afterwards, as read back from the kernel.
+    /// io.read, io.write, io.read_iops, io.write_iops, io.weight, egress, ingress, disk. "max" lifts a limit, "default"
+    /// goes back to the definition's. Prints what is in force afterwards, as read back from the kernel.
     Set {
         /// The vhost
         #[arg(value_parser = NonEmptyStringValueParser::new())]
