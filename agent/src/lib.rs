@@ -14,6 +14,7 @@ mod fnv;
 pub mod logs;
 pub mod machine;
 pub mod owner_groups;
+pub mod owners;
 mod packet;
 pub mod persist;
 pub mod platform;

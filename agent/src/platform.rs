@@ -18,6 +18,7 @@ use crate::config::definition::{Network, Protocol};
 use crate::container::templates::Templates;
 use crate::events::Events;
 use crate::owner_groups::OwnerGroups;
+use crate::owners::Owners;
 use crate::readiness::Readiness;
 use crate::spawner::Spawner;
 
@@ -41,6 +42,8 @@ pub struct Platform {
     pub tree: cgroup::Tree,
     /// Those of them that belong to owners.
     pub owner_groups: OwnerGroups,
+    /// Their budgets and divisions.
+    pub owners: Owners,
     /// Keeps joining a v1 cgroup fast for as long as the agent lives.
     _dynmods: Option<cgroup::DynmodsGuard>,
     /// veths and firewall.
@@ -86,6 +89,7 @@ impl Platform {
             (config.state_dir.clone(), 0o711),
             (config.state_dir.join("vhosts"), 0o700),
             (config.state_dir.join("logs"), 0o711),
+            (config.state_dir.join("owners"), 0o700),
         ] {
             make_directory(&directory, mode)?;
         }
@@ -114,6 +118,7 @@ impl Platform {
         let templates = Templates::new(&config)?;
         let shim = config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?;
         let spawner = Spawner::new(shim, ahead).await?;
+        let owners = config.state_dir.join("owners");
         let readiness = Readiness::new().context("cannot start the readiness thread")?;
         let platform = Self {
             method: match config.listen_check {
@@ -130,6 +135,7 @@ impl Platform {
             events: Events::default(),
             config,
             owner_groups: OwnerGroups::new(tree.clone()),
+            owners: Owners::load(tree.clone(), owners)?,
             tree,
             _dynmods: dynmods.ok(),
             host,

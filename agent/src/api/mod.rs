@@ -9,6 +9,7 @@ mod dispatch;
 mod exec;
 mod exec_streams;
 mod host;
+mod owners;
 mod places;
 pub mod problem;
 pub mod rights;

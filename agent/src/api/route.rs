@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::rights::{Peer, Role};
 use super::server::Server;
 use super::wire::Wire;
-use super::{body, dispatch, exec, host, stream, vhosts};
+use super::{body, dispatch, exec, host, owners, stream, vhosts};
 use crate::machine::Event;
 
 /// Answers one request; never fails.
@@ -69,6 +69,20 @@ async fn route(server: &Server, peer: &Peer, wire: &Wire, request: Request<Bytes
         ["v1", "events"] => {
             allow(&request, &[Method::GET])?;
             stream::events(server, peer, wire, &query)
+        }
+        ["v1", "owners", owner] => {
+            allow(&request, &[Method::GET])?;
+            owners::show(server, peer, &decode(owner)?).await
+        }
+        ["v1", "owners", owner, "budget"] => {
+            allow(&request, &[Method::PATCH])?;
+            let (owner, dry_run) = (decode(owner)?, query.is_true("dry_run"));
+            owners::set_budget(server, peer, &owner, dry_run, request.body()).await
+        }
+        ["v1", "owners", owner, "split"] => {
+            allow(&request, &[Method::PATCH])?;
+            let (owner, dry_run) = (decode(owner)?, query.is_true("dry_run"));
+            owners::set_split(server, peer, &owner, dry_run, request.body()).await
         }
         ["v1", "vhosts"] => {
             allow(&request, &[Method::GET])?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::owner::OwnerVerb;
 use super::set::{self, Assignment};
 use super::signals;
 use crate::config::units::Span;
@@ -175,6 +176,12 @@ pub enum Verb {
         /// Only of this vhost
         #[arg(long, value_name = "VHOST")]
         vhost: Option<String>,
+    },
+    /// Show and set what an owner may use, and how it is divided among their sites
+    Owner {
+        /// What to do
+        #[command(subcommand)]
+        verb: OwnerVerb,
     },
     /// Check what this kernel and its mounts offer, and say what to do about what is missing
     Doctor,

@@ -14,6 +14,7 @@ mod exec;
 mod failure;
 pub mod frames;
 mod list;
+pub mod owner;
 mod progress;
 mod screen;
 mod set;
@@ -156,6 +157,7 @@ async fn ask(args: Args, screen: &mut Screen) -> Result<(), Failure> {
             let terminal = (*terminal || *no_terminal).then_some(*terminal);
             exec::run(client, screen, vhost, command, terminal).await
         }
+        Verb::Owner { verb } => owner::run(client, screen, verb, json).await,
         Verb::Doctor => doctor::run(client, screen, json).await,
         // Done before.
         Verb::Completions { .. } | Verb::Man { .. } => Ok(()),

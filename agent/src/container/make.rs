@@ -97,7 +97,7 @@ pub async fn make(
         .with_context(|| format!("cannot make the cgroup of {vhost}"))?;
     let group = remains.group.insert(Arc::new(group)).clone();
     let limits = limits::translate(wanted, documents.as_ref().map(|d| d.mount.as_fd()), false)?;
-    group.set_up(&limits)?;
+    platform.owners.enforce(&group, &limits, true)?;
     if let Some(address) = address {
         remains.address = Some(address);
         platform.allow(address, &definition.network)?;

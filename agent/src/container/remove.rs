@@ -65,6 +65,7 @@ impl Remains {
             if !group.remove_if_empty().unwrap_or(false) {
                 end(group, vhost, patience).map_err(stuck)?;
             }
+            platform.owners.leave(group);
             if let Some(owner) = group.path().first() {
                 platform.owner_groups.one_less(owner);
             }

@@ -56,6 +56,7 @@ impl Registry {
             }
             (definitions.get(&name).cloned(), file)
         };
+        self.within_budget(&definition)?;
         let placed = match &existing {
             None => Placed::Created,
             Some(old) if **old == definition => Placed::Unchanged,

@@ -6,6 +6,7 @@
 mod change;
 mod find;
 mod list;
+mod owners;
 mod watch;
 
 use std::collections::HashMap;

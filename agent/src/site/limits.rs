@@ -134,9 +134,10 @@ impl Site {
     ) -> Result<Limits> {
         let disk = self.disk(limits, Some(container)).await?;
         let (container, limits) = (container.clone(), limits.clone());
+        let platform = self.platform.clone();
         let work = move || -> Result<Limits> {
             let wanted = translate(&limits, disk.as_ref().map(AsFd::as_fd), true)?;
-            container.group.apply(&wanted)?;
+            platform.owners.enforce(&container.group, &wanted, false)?;
             Ok(in_force(&container.group.read()?))
         };
         tokio::task::spawn_blocking(work)

@@ -111,6 +111,7 @@ async fn attempt(
     remains: &mut Remains,
 ) -> Result<Arc<Container>, MakeError> {
     let began = std::time::Instant::now();
+    let _place = site.platform.owners.start_place(&definition.owner).await;
     let container = Arc::new(
         container::make(
             &site.platform,

@@ -1,0 +1,242 @@
+//! Owners: what operators let them use, how they divide it among their sites, and that the kernel holds both.
+//!
+//! A budget is a real cgroup above the sites, `<parent>/<owner>`. All CPU quotas and weights of an owner's sites are
+//! written here, under one lock per owner: on cgroup v1 no group may have more than the one above it, at no moment.
+//! [`model`] and [`lend`] decide, [`state`] writes, [`lender`] looks after those who lend.
+
+mod above;
+mod lend;
+mod lender;
+mod live;
+pub mod model;
+#[cfg(test)]
+mod model_tests;
+mod places;
+mod state;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use cgroup::Group;
+use tokio::sync::Notify;
+
+use crate::persist::{self, Durable};
+pub use model::{Account, Budget, BudgetChange, Kind, Split};
+pub use places::StartPlace;
+use state::State;
+
+/// All owners that have a budget, a division or a container.
+#[derive(Debug)]
+pub struct Owners {
+    tree: cgroup::Tree,
+    dir: PathBuf,
+    all: Mutex<HashMap<Arc<str>, Arc<Owner>>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Owner {
+    name: Arc<str>,
+    /// Changes of the account, one at a time.
+    changing: Mutex<()>,
+    state: Mutex<State>,
+    /// Told when a start is over or more may be under way.
+    place: Notify,
+}
+
+/// A site as its owner's division has it.
+#[derive(Debug, Clone)]
+pub struct Awake {
+    /// Its part in hundredths of a percent of a core, where there is a division.
+    pub guarantee: Option<u64>,
+    /// The quota in force, likewise.
+    pub quota: Option<u64>,
+    /// CPU time so far, in µs.
+    pub used: u64,
+}
+
+/// An owner as it is now.
+#[derive(Debug, Default)]
+pub struct Overview {
+    /// What is kept.
+    pub account: Account,
+    /// Sites with a container.
+    pub awake: Vec<(Arc<str>, Awake)>,
+    /// Starts under way.
+    pub starting: u64,
+    /// The limits of the owner's group, read back; None while it has none.
+    pub in_force: Option<cgroup::Limits>,
+    /// What all sites together have used since that group was made.
+    pub usage: Option<cgroup::Usage>,
+}
+
+impl Owners {
+    /// Reads what is kept in `dir`. A budget that cannot be read is not taken for none.
+    pub fn load(tree: cgroup::Tree, dir: PathBuf) -> Result<Self> {
+        let mut all = HashMap::new();
+        let entries =
+            std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+        for entry in entries {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+                continue;
+            };
+            let account: Account = persist::read(&path(&dir, name))?.unwrap_or_default();
+            let name: Arc<str> = name.into();
+            all.insert(
+                name.clone(),
+                Arc::new(Owner::new(&name, State::kept(account))),
+            );
+        }
+        Ok(Self {
+            tree,
+            dir,
+            all: Mutex::new(all),
+        })
+    }
+
+    fn owner(&self, name: &str) -> Arc<Owner> {
+        let mut all = lock(&self.all);
+        if let Some(owner) = all.get(name) {
+            return owner.clone();
+        }
+        let name: Arc<str> = name.into();
+        let owner = Arc::new(Owner::new(&name, State::default()));
+        all.insert(name, owner.clone());
+        owner
+    }
+
+    fn known(&self, name: &str) -> Option<Arc<Owner>> {
+        lock(&self.all).get(name).cloned()
+    }
+
+    /// Puts limits of a site in force, with its owner's budget and division; from then on changes of these reach it.
+    /// `new` says that the group has just been made: before anything runs in it, the budget is on the group above it.
+    pub fn enforce(&self, group: &Arc<Group>, limits: &cgroup::Limits, new: bool) -> Result<()> {
+        let (owner, vhost) = owner_and_site(group)?;
+        let owner = self.owner(owner);
+        let mut state = owner.lock();
+        if new {
+            state.admit(&owner.name, vhost)?;
+        }
+        state.bind(&self.tree, &owner.name)?;
+        state.join(vhost, group, limits, new)?;
+        self.lend(&owner, &mut state);
+        Ok(())
+    }
+
+    /// A site's cgroup is gone.
+    pub fn leave(&self, group: &Arc<Group>) {
+        let Ok((name, vhost)) = owner_and_site(group) else {
+            return;
+        };
+        let Some(owner) = self.known(name) else {
+            return;
+        };
+        let idle = {
+            let mut state = owner.lock();
+            state.leave(vhost, group);
+            state.is_idle()
+        };
+        let mut all = lock(&self.all);
+        // The table's and ours: nobody is about to use it, and it can be made again from nothing.
+        if idle && Arc::strong_count(&owner) == 2 && owner.lock().is_idle() {
+            all.remove(name);
+        }
+    }
+
+    /// What is kept of an owner.
+    pub fn account(&self, name: &str) -> Account {
+        self.known(name)
+            .map_or_else(Account::default, |owner| owner.lock().account.clone())
+    }
+
+    /// An owner as it is now. Reads the kernel's files.
+    pub fn overview(&self, name: &str) -> Overview {
+        self.known(name)
+            .map_or_else(Overview::default, |owner| owner.lock().overview())
+    }
+
+    /// Changes what is kept of an owner: `change` gives the new account or says why not. On disk first, then in force,
+    /// also for sites that run; if the kernel refuses, all is as it was. Answers old and new. Blocks.
+    pub fn change(
+        &self,
+        name: &str,
+        dry_run: bool,
+        change: impl FnOnce(&Account) -> Result<Account>,
+    ) -> Result<(Account, Account)> {
+        cgroup::validate_name(name)?;
+        let owner = self.owner(name);
+        let _one_at_a_time = lock(&owner.changing);
+        let old = owner.lock().account.clone();
+        let new = change(&old)?;
+        if dry_run {
+            return Ok((old, new));
+        }
+        let file = path(&self.dir, name);
+        persist::write(&file, &new, Durable::Host)?;
+        let installed = {
+            let mut state = owner.lock();
+            let was_kept = state.is_kept();
+            let done = state.install(&self.tree, name, new.clone());
+            if done.is_err() {
+                if let Err(error) = state.install(&self.tree, name, old.clone()) {
+                    tracing::error!("owner {name}: cannot go back to the old budget: {error:#}");
+                }
+                if !was_kept {
+                    state.forget();
+                }
+            }
+            self.lend(&owner, &mut state);
+            done.map_err(|error| (error, was_kept))
+        };
+        if let Err((error, was_kept)) = installed {
+            match was_kept {
+                true => persist::write(&file, &old, Durable::Host)?,
+                false => persist::remove_durably(&file)?,
+            }
+            return Err(error);
+        }
+        owner.place.notify_waiters();
+        Ok((old, new))
+    }
+
+    /// Has somebody look after an owner who lends and has somebody to lend to.
+    fn lend(&self, owner: &Arc<Owner>, state: &mut State) {
+        if state.begins_to_lend() {
+            tokio::spawn(lender::run(owner.clone()));
+        }
+    }
+}
+
+impl Owner {
+    fn new(name: &Arc<str>, state: State) -> Self {
+        Self {
+            name: name.clone(),
+            changing: Mutex::default(),
+            state: Mutex::new(state),
+            place: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+fn owner_and_site(group: &Group) -> Result<(&str, &str)> {
+    match group.path() {
+        [owner, vhost] => Ok((owner, vhost)),
+        _ => bail!("{} is no site's cgroup", group.name()),
+    }
+}
+
+fn path(dir: &Path, owner: &str) -> PathBuf {
+    dir.join(format!("{owner}.json"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,266 @@
+//! One owner's account and awake sites, and the writing of both into control groups. Everything here happens under the
+//! owner's lock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use cgroup::{Group, Limits, Setting};
+
+use super::above::Above;
+use super::lend::Meter;
+use super::live::{Live, Own, limit};
+use super::model::{Account, Kind, Part};
+use crate::config::units::Count;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) account: Account,
+    /// There is a file of it: the limits of the owner's group are ours to set.
+    pub(super) kept: bool,
+    pub(super) live: BTreeMap<Arc<str>, Live>,
+    /// The owner's group with what it was told; while sites are awake, as it goes when they have gone.
+    pub(super) above: Option<Above>,
+    pub(super) starting: u64,
+    /// Somebody looks after its loans.
+    pub(super) tended: bool,
+}
+
+impl State {
+    pub(super) fn kept(account: Account) -> Self {
+        Self {
+            account,
+            kept: true,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.kept = false;
+    }
+
+    /// Nothing would be lost with it.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.kept && self.live.is_empty() && self.starting == 0 && !self.tended
+    }
+
+    pub(super) fn take_place(&mut self) -> bool {
+        let most = self.account.budget.starts.and_then(Count::finite);
+        let free = most.is_none_or(|most| self.starting < most);
+        self.starting += u64::from(free);
+        free
+    }
+
+    pub(super) fn give_place_back(&mut self) {
+        self.starting = self.starting.saturating_sub(1);
+    }
+
+    /// Whether one more site may be awake.
+    pub(super) fn admit(&self, owner: &str, vhost: &str) -> Result<()> {
+        let others = self.live.keys().filter(|name| &***name != vhost).count() as u64;
+        match self.account.budget.sites.and_then(Count::finite) {
+            Some(most) if others >= most => bail!(
+                "the budget of {owner} is {most} sites, and {others} are awake; it can start when one of them has ended"
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn unnamed(&self) -> usize {
+        let named = |name: &str| {
+            self.account
+                .split
+                .as_ref()
+                .is_some_and(|s| s.shares.contains_key(name))
+        };
+        self.live.keys().filter(|name| !named(name)).count()
+    }
+
+    /// The part of an awake site.
+    pub(super) fn part(&self, vhost: &str) -> Option<Part> {
+        self.account.part(vhost, self.unnamed())
+    }
+
+    fn target(&self, vhost: &str, live: &Live) -> Own {
+        let part = self.part(vhost);
+        let cpu = match self.account.quota(live.own.quota(), part, live.lent) {
+            Some(quota) => {
+                let burst = live.own.cpu.value().map_or(0, |cpu| cpu.burst_usec / 10);
+                Setting::To(limit(quota, burst))
+            }
+            None => Setting::Max,
+        };
+        let weight = part.map_or(live.own.weight, |part| Setting::To(part.weight));
+        Own { cpu, weight }
+    }
+
+    /// A site's limits, new or changed.
+    pub(super) fn join(
+        &mut self,
+        vhost: &str,
+        group: &Arc<Group>,
+        limits: &Limits,
+        new: bool,
+    ) -> Result<()> {
+        let name: Arc<str> = vhost.into();
+        let own = Own::of(limits);
+        let before = self
+            .live
+            .remove(&name)
+            .filter(|before| Arc::ptr_eq(&before.group, group));
+        let (lent, meter, before) = match before {
+            Some(before) => (
+                before.lent,
+                Meter::default(),
+                Some((before.own, before.told)),
+            ),
+            None => (0, Meter::default(), None),
+        };
+        let told = Own {
+            cpu: Setting::Max,
+            weight: Setting::Max,
+        };
+        self.live.insert(
+            name.clone(),
+            Live {
+                group: group.clone(),
+                own,
+                told,
+                lent,
+                meter,
+            },
+        );
+        let target = self
+            .live
+            .get(&name)
+            .map_or(told, |live| self.target(vhost, live));
+        let mut wanted = limits.clone();
+        // What is asked for as it is by default is not even written in a new group.
+        if !new || target.cpu != Setting::Max {
+            wanted.cpu = target.cpu;
+        }
+        if !new || target.weight != Setting::Max {
+            wanted.cpu_weight = target.weight;
+        }
+        let done = if new {
+            group.set_up(&wanted)
+        } else {
+            group.apply(&wanted)
+        };
+        if let Err(error) = done {
+            match (before, self.live.get_mut(&name)) {
+                (Some((own, told)), Some(live)) => (live.own, live.told) = (own, told),
+                _ => drop(self.live.remove(&name)),
+            }
+            return Err(error.into());
+        }
+        if let Some(live) = self.live.get_mut(&name) {
+            live.told = target;
+        }
+        // With one more to share what is left, the others have less.
+        if let Err(error) = self.rebalance(|_, _| true) {
+            tracing::error!("{error:#}");
+        }
+        Ok(())
+    }
+
+    /// A site's group is gone.
+    pub(super) fn leave(&mut self, vhost: &str, group: &Arc<Group>) {
+        if !self
+            .live
+            .get(vhost)
+            .is_some_and(|live| Arc::ptr_eq(&live.group, group))
+        {
+            return;
+        }
+        self.live.remove(vhost);
+        if self.live.is_empty() {
+            self.above = None;
+        } else if let Err(error) = self.rebalance(|_, _| true) {
+            tracing::error!("{error:#}");
+        }
+    }
+
+    /// Tells the groups of awake sites what has changed for them, if `now` lets that be told: it sees the quotas of
+    /// before and after.
+    pub(super) fn rebalance(
+        &mut self,
+        now: impl Fn(Option<u64>, Option<u64>) -> bool,
+    ) -> Result<()> {
+        let targets: Vec<(Arc<str>, Own)> = self
+            .live
+            .iter()
+            .map(|(name, live)| (name.clone(), self.target(name, live)))
+            .collect();
+        let mut failed = None;
+        for (name, target) in targets {
+            let Some(live) = self.live.get_mut(&name) else {
+                continue;
+            };
+            if live.told == target || !now(live.told.quota(), target.quota()) {
+                continue;
+            }
+            let mut limits = Limits::default();
+            if live.told.cpu != target.cpu {
+                limits.cpu = target.cpu;
+            }
+            if live.told.weight != target.weight {
+                limits.cpu_weight = target.weight;
+            }
+            match live.group.apply(&limits) {
+                Ok(_) => live.told = target,
+                // It is just being removed, and nobody is left in it.
+                Err(_) if live.group.pids().is_err() => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Another account is in force: first the sites that get less, then the group above, then those that get more.
+    pub(super) fn install(
+        &mut self,
+        tree: &cgroup::Tree,
+        owner: &str,
+        account: Account,
+    ) -> Result<()> {
+        self.account = account;
+        self.kept = true;
+        for live in self.live.values_mut() {
+            live.lent = 0;
+        }
+        if self.live.is_empty() {
+            return Ok(());
+        }
+        let less = |before: Option<u64>, after: Option<u64>| match (before, after) {
+            (Some(before), Some(after)) => after < before,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        self.rebalance(less)?;
+        self.bind(tree, owner)?;
+        self.rebalance(|_, _| true)
+    }
+
+    /// Whether loans are to be looked after from now on, by the one who asks.
+    pub(super) fn begins_to_lend(&mut self) -> bool {
+        let begins = self.lends() && !self.tended;
+        self.tended |= begins;
+        begins
+    }
+
+    /// Whether there is somebody to lend and somebody to lend to.
+    pub(super) fn lends(&self) -> bool {
+        let lending = self
+            .account
+            .split
+            .as_ref()
+            .is_some_and(|s| s.kind == Kind::Lending && !s.shares.is_empty());
+        lending && self.account.cpu().is_some() && !self.live.is_empty()
+    }
+}
