@@ -77,6 +77,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
         );
     }
     platform.owner_groups.prune_idle();
+    platform.accounts.close();
     // A request that comes between now and the next agent's start waits in no queue: it is told at once.
     let _ = std::fs::remove_file(&socket);
     Ok(())
@@ -94,12 +95,15 @@ fn alone(config: &AgentConfig) -> Result<std::fs::File> {
     let end = Instant::now() + PREDECESSOR;
     while let Err(error) = file.try_lock() {
         if Instant::now() > end {
-            return Err(error).with_context(|| {
-                format!(
+            return match error {
+                std::fs::TryLockError::WouldBlock => Err(anyhow::anyhow!(
                     "another agent uses {} already; stop it or choose another --run-dir",
                     run_dir.display()
-                )
-            });
+                )),
+                std::fs::TryLockError::Error(error) => {
+                    Err(error).with_context(|| format!("cannot lock {}", lock.display()))
+                }
+            };
         }
         std::thread::sleep(Duration::from_millis(10));
     }

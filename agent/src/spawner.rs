@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -153,6 +154,8 @@ fn spawn(program: &PathBuf, ahead: u32) -> Result<Link> {
     rustix::io::ioctl_fionbio(&ours, true)
         .context("cannot make the spawner's socket non-blocking")?;
     let mut command = std::process::Command::new(program);
+    // Every container's init shows this as its command line; the host's paths are nobody's business in there.
+    command.arg0("fastcontainer-shim");
     command.arg("spawn").arg(ahead.to_string());
     command.env_clear().current_dir("/");
     command

@@ -127,7 +127,10 @@ mod tests {
         );
         std::fs::write(sysctl.join("core_pattern"), "|/bin/handler %p\n").unwrap();
         let found = checks(&System::new(dir.path()));
-        assert!(found[0].detail.contains("run for nothing in sites"), "{found:?}");
+        assert!(
+            found[0].detail.contains("run for nothing in sites"),
+            "{found:?}"
+        );
         let all = super::super::checks();
         assert!(all.iter().any(|check| check.name == NAME));
     }

@@ -5,14 +5,6 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{Check, System};
 
-/// Places of the shim beside the directory of the running program.
-const SHIM: [&str; 4] = [
-    "/usr/lib/fastcontainer/fastcontainer-shim",
-    "/usr/libexec/fastcontainer-shim",
-    "/usr/local/bin/fastcontainer-shim",
-    "/usr/bin/fastcontainer-shim",
-];
-
 pub(super) fn checks(system: &System, shim: Option<&Path>) -> Vec<Check> {
     vec![
         open_files(getrlimit(Resource::Nofile).maximum),
@@ -47,13 +39,7 @@ fn file_max(limit: Option<u64>) -> Check {
 }
 
 fn check_shim(given: Option<&Path>) -> Check {
-    let beside = std::env::current_exe()
-        .ok()
-        .map(|exe| exe.with_file_name("fastcontainer-shim"));
-    let places: Vec<PathBuf> = match given {
-        Some(path) => vec![path.to_owned()],
-        None => beside.into_iter().chain(SHIM.map(PathBuf::from)).collect(),
-    };
+    let places = crate::config::agent::shim_places(given);
     let Some(path) = places.iter().find(|p| p.is_file()) else {
         let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
         return Check::fail(

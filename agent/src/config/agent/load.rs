@@ -133,17 +133,7 @@ impl AgentConfig {
 
     /// The shim: as configured, or beside this executable, or where packages put it.
     pub fn find_shim(&self) -> Result<PathBuf, Problem> {
-        let name = "fastcontainer-shim";
-        let beside = std::env::current_exe()
-            .ok()
-            .and_then(|exe| Some(exe.parent()?.join(name)));
-        let candidates: Vec<PathBuf> = match &self.shim {
-            Some(shim) => vec![shim.clone()],
-            None => beside
-                .into_iter()
-                .chain([Path::new("/usr/libexec/fastcontainer").join(name)])
-                .collect(),
-        };
+        let candidates = shim_places(self.shim.as_deref());
         if let Some(found) = candidates.iter().find(|path| path.is_file()) {
             return Ok(found.clone());
         }
@@ -178,4 +168,17 @@ fn read(path: &Path) -> std::io::Result<String> {
 /// A path given on the command line is relative to where the command was given.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.into())
+}
+
+/// Where the shim may be: where agent.toml says, or beside this program, or where the package puts it.
+pub fn shim_places(given: Option<&Path>) -> Vec<PathBuf> {
+    let name = "fastcontainer-shim";
+    if let Some(path) = given {
+        return vec![path.to_owned()];
+    }
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|exe| exe.with_file_name(name));
+    let packaged = Path::new("/usr/libexec/fastcontainer").join(name);
+    beside.into_iter().chain([packaged]).collect()
 }

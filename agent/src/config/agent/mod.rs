@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::definition::{LimitKey, Limits};
 use super::pattern::{HostPattern, PathPattern};
 use super::units::{Bytes, Rate, Span};
-pub use load::{DEFAULT_CONFIG, Overrides};
+pub use load::{DEFAULT_CONFIG, Overrides, shim_places};
 pub use net::Subnet;
 pub use people::Principal;
 
