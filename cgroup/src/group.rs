@@ -255,7 +255,7 @@ impl Group {
     pub fn pids(&self) -> Result<Vec<i32>, Error> {
         let mut out = BTreeSet::new();
         for (_, dir) in self.each() {
-            out.extend(stat::pids(&dir.members()?));
+            out.extend(stat::pids(&dir.read("cgroup.procs")?));
         }
         Ok(out.into_iter().collect())
     }
