@@ -20,6 +20,7 @@ pub mod persist;
 pub mod platform;
 pub mod readiness;
 pub mod registry;
+pub mod seeing;
 pub mod site;
 pub mod spawner;
 mod sys;

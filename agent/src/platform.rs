@@ -20,6 +20,7 @@ use crate::events::Events;
 use crate::owner_groups::OwnerGroups;
 use crate::owners::Owners;
 use crate::readiness::Readiness;
+use crate::seeing::Live;
 use crate::spawner::Spawner;
 
 /// A network namespace for one container.
@@ -64,6 +65,8 @@ pub struct Platform {
     pub readiness: Readiness,
     /// What happened.
     pub events: Events,
+    /// The vhosts that have a container.
+    pub live: Live,
     /// How listeners are found.
     pub method: netns::Method,
     /// Group of the servers in front, which may connect to Unix upstreams.
@@ -133,6 +136,7 @@ impl Platform {
             waiting: Arc::new(Semaphore::new(config.starts.max_waiting as usize)),
             born: Instant::now(),
             events: Events::default(),
+            live: Live::default(),
             config,
             owner_groups: OwnerGroups::new(tree.clone()),
             owners: Owners::load(tree.clone(), owners)?,

@@ -10,6 +10,7 @@ use super::answer::{self, Answer, Body};
 use super::problem::Problem;
 use super::rights::{Peer, Role};
 use super::server::Server;
+use crate::seeing::host::Host;
 
 pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
     let registry = &server.registry;
@@ -55,6 +56,7 @@ pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
             "parent": platform.config.cgroup_parent,
         },
         "spawner_pid": platform.spawner.pid().await,
+        "machine": Host::now(),
         "vhosts": states,
         "problems": problems,
     }))

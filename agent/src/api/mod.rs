@@ -14,6 +14,7 @@ mod places;
 pub mod problem;
 pub mod rights;
 mod route;
+mod seeing;
 mod server;
 mod sessions;
 mod stream;

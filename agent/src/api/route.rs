@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::rights::{Peer, Role};
 use super::server::Server;
 use super::wire::Wire;
-use super::{body, dispatch, exec, host, owners, stream, vhosts};
+use super::{body, dispatch, exec, host, owners, seeing, stream, vhosts};
 use crate::machine::Event;
 
 /// Answers one request; never fails.
@@ -62,6 +62,14 @@ async fn route(server: &Server, peer: &Peer, wire: &Wire, request: Request<Bytes
             allow(&request, &[Method::GET])?;
             host::status(server, peer).await
         }
+        ["v1", "capacity"] => {
+            allow(&request, &[Method::GET])?;
+            seeing::capacity(server, peer, &query).await
+        }
+        ["v1", "diagnose"] => {
+            allow(&request, &[Method::GET])?;
+            seeing::diagnose(server, peer, &query).await
+        }
         ["v1", "doctor"] => {
             allow(&request, &[Method::GET])?;
             host::doctor(server, peer).await
@@ -86,7 +94,7 @@ async fn route(server: &Server, peer: &Peer, wire: &Wire, request: Request<Bytes
         }
         ["v1", "vhosts"] => {
             allow(&request, &[Method::GET])?;
-            vhosts::list(server, peer).await
+            vhosts::list(server, peer, &query).await
         }
         ["v1", "vhosts", name] => {
             let name = decode(name)?;

@@ -11,11 +11,13 @@ use super::body;
 use super::dispatch::refusal;
 use super::problem::Problem;
 use super::rights::{Peer, Role};
+use super::route::Query;
 use super::server::Server;
 use crate::config::Definition;
 use crate::config::definition::{LimitChange, LimitPatch, Signal};
-use crate::machine::Event;
+use crate::machine::{Event, State};
 use crate::registry::Placed;
+use crate::seeing::host::Host;
 use crate::site::Site;
 
 /// The site, if it is the peer's to see and to move.
@@ -24,8 +26,30 @@ pub(super) async fn find(server: &Server, peer: &Peer, name: &str) -> Result<Arc
     server.registry.find(name, &owns).await
 }
 
-pub(super) async fn list(server: &Server, peer: &Peer) -> Answer {
-    let vhosts = server.registry.list(&peer.role).await;
+/// All of them, or with `state=` only those in one of these states: what sleeps then costs nothing. `host=true` adds the
+/// host's own figures, with the time since the agent's start at which all were read.
+pub(super) async fn list(server: &Server, peer: &Peer, query: &Query) -> Answer {
+    let registry = &server.registry;
+    let vhosts = match query.get("state") {
+        None => registry.list(&peer.role).await,
+        Some(words) => {
+            let states: Vec<String> = words.split(',').map(str::to_owned).collect();
+            if let Some(bad) = states.iter().find(|s| !State::WORDS.contains(&s.as_str())) {
+                return Err(Problem::bad_request(format!(
+                    "{bad:?} is no state; there are {}",
+                    State::WORDS.join(", ")
+                )));
+            }
+            registry.list_in(&peer.role, states).await
+        }
+    };
+    if query.is_true("host") {
+        return answer::json(&json!({
+            "vhosts": vhosts,
+            "at_s": registry.platform().uptime().as_secs_f64(),
+            "machine": Host::now(),
+        }));
+    }
     let problems: Vec<Value> = if peer.role == Role::Operator {
         server.registry.problems()
     } else {

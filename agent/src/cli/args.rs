@@ -4,29 +4,19 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::check::{Range, Which};
 use super::owner::OwnerVerb;
 use super::set::{self, Assignment};
 use super::signals;
-use crate::config::units::Span;
+use crate::config::units::{Bytes, Span};
+use crate::machine::State;
 
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/fastcontainer/agent.sock";
 
-/// States of a vhost, as the API names them.
-const STATES: [&str; 9] = [
-    "running",
-    "frozen",
-    "reclaimed",
-    "starting",
-    "stopping",
-    "stopped",
-    "down",
-    "failed",
-    "stuck",
-];
-
 const AFTER: &str = "\
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 no such vhost, 4 agent unreachable; exec exits with the command's own status.
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 no such vhost, 4 agent unreachable; exec exits \
+with the command's own status, check as Nagios plugins do.
 
 Who may do what is decided by the user that connects: root and group fastcontainer everything, the owner of a site only that \
 site. Colour is used on a terminal only; NO_COLOR switches it off.";
@@ -71,7 +61,7 @@ pub enum Verb {
         #[arg(long, value_name = "OWNER")]
         owner: Option<String>,
         /// Only vhosts in this state
-        #[arg(long, value_name = "STATE", value_parser = STATES)]
+        #[arg(long, value_name = "STATE", value_parser = State::WORDS)]
         state: Option<String>,
     },
     /// Show one vhost, or the host
@@ -176,6 +166,44 @@ pub enum Verb {
         /// Only of this vhost
         #[arg(long, value_name = "VHOST")]
         vhost: Option<String>,
+    },
+    /// Show what the live sites use, every second
+    ///
+    /// Keys: c, m, i, n, o sort by CPU, memory, I/O, name, owner (again: the other way round), r turns the order round, t
+    /// shows sums by owner, arrows and pages scroll, q ends. Bars are against the limits. Without a terminal, prints one
+    /// table and ends.
+    Top,
+    /// Say who and what makes this host slow: CPU, I/O, swapping, or waiting for dead storage
+    ///
+    /// Measures for a moment: the CPUs, pressure, memory, and every live site's counters and processes. The page cache is
+    /// not counted as used memory.
+    Diagnose {
+        /// How long to measure, 100ms to 10s
+        #[arg(long, value_name = "TIME", default_value = "1s")]
+        window: Span,
+    },
+    /// Say how many more sites like those that live fit, by measured memory and CPU time, with the arithmetic
+    Capacity {
+        /// Memory to leave alone (default: a tenth of all, at least 256M)
+        #[arg(long, value_name = "SIZE")]
+        reserve: Option<Bytes>,
+    },
+    /// One line and an exit code for Nagios and its like
+    ///
+    /// Exit status: 0 OK, 1 WARNING, 2 CRITICAL (also when the agent cannot be reached), 3 UNKNOWN. Without names, all is
+    /// checked. Unless told otherwise, these are a warning and critical: agent 2 and 10 (seconds), sites 0 and any that
+    /// is stuck, definitions 0, cpu 60 and 90, memory 10 and 30, io 40 and 80, free 10: and 5:. A range is that of the
+    /// values that are well: 10 (0 to 10), 10: (10 and more), ~:10, 5:10, or @5:10 for those that are not.
+    Check {
+        /// Range beyond which it is a warning; needs one check to be named
+        #[arg(short = 'w', long = "warning", value_name = "RANGE", allow_hyphen_values = true)]
+        warning: Option<Range>,
+        /// Range beyond which it is critical; needs one check to be named
+        #[arg(short = 'c', long = "critical", value_name = "RANGE", allow_hyphen_values = true)]
+        critical: Option<Range>,
+        /// What to check
+        #[arg(value_name = "CHECK", value_enum)]
+        checks: Vec<Which>,
     },
     /// Show and set what an owner may use, and how it is divided among their sites
     Owner {

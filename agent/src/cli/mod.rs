@@ -5,9 +5,12 @@
 mod apply;
 pub mod args;
 mod call;
+mod capacity;
+mod check;
 mod client;
 pub mod daemon_args;
 mod definition;
+mod diagnose;
 mod docs;
 mod doctor;
 mod exec;
@@ -27,11 +30,14 @@ mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_seeing;
+#[cfg(test)]
 mod tests_time;
 #[cfg(test)]
 mod tests_views;
 mod text;
-mod units;
+mod top;
+pub(crate) mod units;
 mod values;
 mod verbs;
 
@@ -54,13 +60,17 @@ pub fn main() -> ExitCode {
 
 /// Does what the words say; gives the exit code.
 fn run(words: impl IntoIterator<Item = impl Into<OsString> + Clone>, screen: &mut Screen) -> u8 {
-    let args = match Args::try_parse_from(words) {
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let args = match Args::try_parse_from(&words) {
         Ok(args) => args,
         Err(error) => {
             // Help and version are answers, not errors. A reader that has gone away does not matter.
             let text = error.render();
             if error.use_stderr() {
                 screen.raw_err(text.to_string().as_bytes());
+                if check::is_meant(&words) {
+                    return check::unknown(screen, "wrong usage, see fastctl check --help");
+                }
                 return 2;
             }
             let coloured = screen.colour && screen.out_is_terminal;
@@ -156,6 +166,21 @@ async fn ask(args: Args, screen: &mut Screen) -> Result<(), Failure> {
         } => {
             let terminal = (*terminal || *no_terminal).then_some(*terminal);
             exec::run(client, screen, vhost, command, terminal).await
+        }
+        Verb::Top => top::run(client, screen, json).await,
+        Verb::Diagnose { window } => diagnose::run(client, screen, *window, json).await,
+        Verb::Capacity { reserve } => capacity::run(client, screen, *reserve, json).await,
+        Verb::Check {
+            warning,
+            critical,
+            checks,
+        } => {
+            let request = check::Request {
+                warning: warning.as_ref(),
+                critical: critical.as_ref(),
+                checks,
+            };
+            check::run(client, screen, &request, json).await
         }
         Verb::Owner { verb } => owner::run(client, screen, verb, json).await,
         Verb::Doctor => doctor::run(client, screen, json).await,

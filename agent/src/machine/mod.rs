@@ -271,6 +271,19 @@ impl Event {
 }
 
 impl State {
+    /// All words for states.
+    pub const WORDS: [&'static str; 9] = [
+        "running",
+        "frozen",
+        "reclaimed",
+        "starting",
+        "stopping",
+        "stopped",
+        "down",
+        "failed",
+        "stuck",
+    ];
+
     /// The word for users (MISSION D7).
     pub fn word(self) -> &'static str {
         match self {

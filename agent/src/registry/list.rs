@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Registry;
 use crate::api::rights::Role;
 use crate::config::Definition;
+use crate::seeing::Live;
 use crate::site::Site;
 
 /// How long the patterns' directories may take.
@@ -116,6 +117,35 @@ impl Registry {
             all.into_values().collect()
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_default()
+    }
+
+    /// Those in one of these states that `role` lets see, by name. Where only vhosts with a container are asked for, all
+    /// others cost nothing; vhosts that have never been woken are in none of these states.
+    pub async fn list_in(self: &Arc<Self>, role: &Role, states: Vec<String>) -> Vec<Value> {
+        if states.iter().any(|state| state == "stopped") {
+            let mut all = self.list(role).await;
+            all.retain(|vhost| states.iter().any(|state| vhost["state"] == **state));
+            return all;
+        }
+        let (registry, role) = (self.clone(), role.clone());
+        let work = move || {
+            let live = states.iter().all(|state| Live::has_container(state));
+            let mut sites = match live {
+                true => registry.live_for(&role),
+                false => registry.woken_for(&role),
+            };
+            sites.retain(|site| states.iter().any(|state| state == site.state().word()));
+            sites.sort_by(|a, b| a.name.cmp(&b.name));
+            sites.iter().map(|site| site.view_now(false)).collect()
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_default()
+    }
+
+    /// Those with a container that `role` lets see, by name.
+    pub(crate) fn live_for(&self, role: &Role) -> Vec<Arc<Site>> {
+        let mut sites = self.platform().live.sites();
+        sites.retain(|site| role.owns(&site.owner()));
+        sites
     }
 
     /// Counts of the vhosts that `role` lets see. Vhosts of patterns count once they have been woken.

@@ -210,6 +210,7 @@ impl Site {
             let mut inner = self.lock();
             inner.machine = Machine::adopted(frozen, self.platform.uptime());
             inner.container = Some(container.clone());
+            self.platform.live.follow(self, inner.machine.state());
         }
         let owner = self.owner();
         self.platform.events.emit(

@@ -195,6 +195,7 @@ impl Site {
         }
         let after = inner.machine.state();
         if before != after {
+            self.platform.live.follow(self, after);
             self.announce(inner, before, event);
         }
         step.verdict
