@@ -178,7 +178,8 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
             (json!({"memroy": "64M"}), "memory"),
             (json!({"io": {"wirte": "1MB/s"}}), "write"),
             (json!({"cpu_weight": 20_000}), "cpu_weight"),
-            (json!({"egress": "10Mbit"}), "egress"),
+            (json!({"egress": "10Kbit"}), "egress"),
+            (json!({"ingress": "0"}), "ingress"),
             (json!({"disk": "5G"}), "disk"),
             (json!({"memory": ["64M"]}), "memory"),
             (json!({}), "no limit"),
@@ -187,7 +188,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
                 json!({"pids": 25, "cpu": "20%", "memory": "nonsense"}),
                 "memory",
             ),
-            (json!({"pids": 25, "egress": "1Mbit"}), "egress"),
+            (json!({"pids": 25, "disk": "1G"}), "disk"),
         ] {
             let answer = patch(&host, &body);
             let problem = answer.json();

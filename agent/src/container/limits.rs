@@ -9,7 +9,7 @@ use crate::config::Limits;
 use crate::config::definition::LimitKey;
 
 /// Limits that the kernel enforces with something else than a control group; not offered by this version.
-const ELSEWHERE: [LimitKey; 3] = [LimitKey::Egress, LimitKey::Ingress, LimitKey::Disk];
+const ELSEWHERE: [LimitKey; 1] = [LimitKey::Disk];
 
 /// What a control group has to be told. `documents` tells the disk that I/O limits are for; needed only if there
 /// are such limits. Keys that are not set are lifted when `live`, so that a limit taken away is gone, and left
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn nothing_is_dropped_silently() {
-        for word in ["egress=10Mbit", "disk=5G", "io.write=2MB/s"] {
+        for word in ["disk=5G", "io.write=2MB/s"] {
             assert!(translate(&limits(&[word]), None, false).is_err(), "{word}");
         }
     }

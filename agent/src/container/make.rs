@@ -15,7 +15,7 @@ use super::documents::{self, Documents, DocumentsError};
 use super::files::Files;
 use super::templates::Template;
 use super::{
-    Container, Phases, Record, Remains, fingerprint, limits, request, start_time, upstream,
+    Container, Phases, Record, Remains, fingerprint, limits, request, start_time, traffic, upstream,
 };
 use crate::config::definition::{Listen, Mode, User};
 use crate::config::{Definition, Limits};
@@ -110,6 +110,7 @@ pub async fn make(
     let Some(namespace) = remains.namespace.clone() else {
         return Err(anyhow!("no network namespace").into());
     };
+    traffic::limit_new(platform, &namespace, prepared.slot, address, wanted)?;
     let activated = activate(platform, vhost, definition, &namespace, address)?;
     let resourced = Instant::now();
 

@@ -1,6 +1,48 @@
-//! A container's network traffic: what it has carried.
+//! A container's network traffic: what it may carry and what it has carried.
 
-use super::Container;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, bail};
+use netns::{Namespace, Shape};
+
+use super::{Container, limits::in_force};
+use crate::config::Limits;
+use crate::config::definition::LimitKey;
+use crate::platform::Platform;
+
+/// The rates that limits demand of a link.
+fn shape(limits: &Limits) -> Shape {
+    Shape {
+        egress: limits.egress().and_then(|rate| rate.finite()),
+        ingress: limits.ingress().and_then(|rate| rate.finite()),
+    }
+}
+
+fn no_link() -> anyhow::Error {
+    anyhow::anyhow!(
+        "cannot limit its network traffic: it has no link (mode = \"private\"); set network.mode = \"address\", or lift \
+         the limits with egress=max ingress=max"
+    )
+}
+
+/// Before the command of a new container runs. A link without limits is not even asked.
+pub(super) fn limit_new(
+    platform: &Platform,
+    namespace: &Namespace,
+    slot: u32,
+    address: Option<Ipv4Addr>,
+    limits: &Limits,
+) -> Result<()> {
+    let wanted = shape(limits);
+    if wanted == Shape::default() {
+        return Ok(());
+    }
+    if address.is_none() {
+        bail!(no_link());
+    }
+    platform.host.shape(namespace, slot, wanted)?;
+    Ok(())
+}
 
 impl Container {
     /// Bytes that it has received and sent over its address since its start; none where it has no address
@@ -9,5 +51,42 @@ impl Container {
         self.record.address?;
         let host = self.host.upgrade()?;
         host.link_bytes(self.record.slot).ok()
+    }
+
+    /// All limits in force, read from the kernel.
+    pub fn limits(&self) -> Result<Limits> {
+        let mut limits = in_force(&self.group.read()?);
+        let Shape { egress, ingress } = self.traffic()?;
+        limits.set(LimitKey::Egress, egress);
+        limits.set(LimitKey::Ingress, ingress);
+        Ok(limits)
+    }
+
+    /// Limits its traffic as `limits` say, or lifts what they do not, then does `rest`. If that fails the traffic
+    /// goes on as before.
+    pub fn limit_traffic<T>(&self, limits: &Limits, rest: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (before, wanted) = (self.traffic()?, shape(limits));
+        if before == wanted {
+            return rest();
+        }
+        self.put_traffic(wanted)?;
+        rest().map_err(|error| match self.put_traffic(before) {
+            Ok(()) => error,
+            Err(undo) => error.context(format!("the old traffic limits are not back: {undo:#}")),
+        })
+    }
+
+    fn traffic(&self) -> Result<Shape> {
+        match (self.record.address, self.host.upgrade()) {
+            (Some(_), Some(host)) => Ok(host.shape_of(&self.namespace, self.record.slot)?),
+            _ => Ok(Shape::default()),
+        }
+    }
+
+    fn put_traffic(&self, wanted: Shape) -> Result<()> {
+        self.record.address.with_context(no_link)?;
+        let host = self.host.upgrade().context("the agent is ending")?;
+        host.shape(&self.namespace, self.record.slot, wanted)?;
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Site;
 use crate::config::Limits;
 use crate::config::definition::{LimitChange, LimitKey, LimitPatch};
-use crate::container::{Container, documents, in_force, translate};
+use crate::container::{Container, documents, translate};
 
 /// How long storage may take to say which disk it is on.
 const STORAGE_LIMIT: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ impl Site {
                 inner.container.clone(),
             )
         };
-        let defined = self.platform.config.limits.merge(&definition.limits);
+        let defined = definition.limits_over(&self.platform.config.limits);
         let old = defined.merge(&kept.overrides);
         let overrides = kept.overrides.patched(patch);
         let new = defined.merge(&overrides);
@@ -60,7 +60,7 @@ impl Site {
         }
         let changed = match container {
             Some(container) => {
-                let before = in_force(&container.group.read()?);
+                let before = container.limits()?;
                 let after = self.enforce(&container, &new).await?;
                 let mut changes = Limits::diff(&before, &after);
                 // Limits that no control group shows, such as open files, change with the next start.
@@ -137,8 +137,10 @@ impl Site {
         let platform = self.platform.clone();
         let work = move || -> Result<Limits> {
             let wanted = translate(&limits, disk.as_ref().map(AsFd::as_fd), true)?;
-            platform.owners.enforce(&container.group, &wanted, false)?;
-            Ok(in_force(&container.group.read()?))
+            container.limit_traffic(&limits, || {
+                platform.owners.enforce(&container.group, &wanted, false)
+            })?;
+            container.limits()
         };
         tokio::task::spawn_blocking(work)
             .await

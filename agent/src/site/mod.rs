@@ -332,8 +332,8 @@ impl Inner {
 
     /// The host's defaults, above them the definition's, above them what the operator has set.
     fn effective_limits(&self, defaults: &Limits) -> Limits {
-        defaults
-            .merge(&self.definition.limits)
+        self.definition
+            .limits_over(defaults)
             .merge(&self.kept.overrides)
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Site;
 use crate::config::Limits;
 use crate::config::definition::LimitKey;
-use crate::container::{Container, in_force};
+use crate::container::Container;
 use crate::machine::{Event, State, Verdict};
 
 impl Site {
@@ -123,8 +123,8 @@ impl Site {
             view["last_start"] =
                 json!({"start_ms": container.phases.total, "phases": &*container.phases});
             view["ready_at"] = json!(container.record.ready_at);
-            match container.group.read() {
-                Ok(limits) => view["limits"] = shown(&in_force(&limits)),
+            match container.limits() {
+                Ok(limits) => view["limits"] = shown(&limits),
                 Err(error) => view["limits_error"] = json!(error.to_string()),
             }
         }

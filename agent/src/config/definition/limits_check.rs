@@ -1,11 +1,45 @@
 //! Which limits make sense together.
 
-use super::Limits;
+use super::limit_key::LimitKey;
+use super::{Definition, Limits, Mode};
 use crate::config::problem::Problem;
 use crate::config::units::MAX;
 
+/// Limits of what goes over a link; a site without one can have neither.
+const TRAFFIC: [LimitKey; 2] = [LimitKey::Egress, LimitKey::Ingress];
+/// 64 Kbit in bytes: below this one full packet takes longer than a fifth of a second.
+const LEAST_TRAFFIC: u64 = 8_000;
 /// Below this no program starts.
 const LEAST_MEMORY: u64 = 1 << 20;
+
+impl Definition {
+    /// The limits of the site: its own, and the host's defaults where it has none. The defaults for network traffic are
+    /// for sites with a link.
+    pub fn limits_over(&self, defaults: &Limits) -> Limits {
+        let mut limits = defaults.clone();
+        if self.network.mode == Mode::Private {
+            for key in TRAFFIC {
+                limits.set(key, None);
+            }
+        }
+        limits.merge(&self.limits)
+    }
+
+    /// Whether there is something that limits of network traffic could be for.
+    pub(super) fn check_traffic(&self, problems: &mut Vec<Problem>) {
+        if self.network.mode != Mode::Private {
+            return;
+        }
+        let limited = TRAFFIC
+            .into_iter()
+            .filter(|key| self.limits.get(*key).is_some_and(|raw| raw != MAX));
+        problems.extend(limited.map(|key| {
+            let why = "mode = \"private\" has loopback only and no link that could be limited; \
+                       leave it out, or set mode = \"address\"";
+            Problem::key(format!("limits.{key}"), why)
+        }));
+    }
+}
 
 impl Limits {
     /// Checks the limits against each other and against what makes no sense.
@@ -54,6 +88,14 @@ impl Limits {
         ] {
             if value.is_some_and(|value| value.0 < least) {
                 wrong(key, format!("is below {least}, with which nothing works"));
+            }
+        }
+        for key in TRAFFIC {
+            if self.get(key).is_some_and(|rate| rate < LEAST_TRAFFIC) {
+                wrong(
+                    key.name(),
+                    "is below 64Kbit, with which no page is loaded".into(),
+                );
             }
         }
         if self.disk().is_some_and(|disk| disk.0 < LEAST_MEMORY) {

@@ -197,6 +197,7 @@ impl Definition {
             }
         }
         problems.extend(self.limits.validate());
+        self.check_traffic(problems);
     }
 
     fn check_command(&self, wrong: &mut impl FnMut(&str, String)) {

@@ -23,6 +23,7 @@ mod serve;
 mod setuid;
 mod sockets;
 mod sys;
+mod traffic;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 
-use crate::{load, report};
+use crate::{load, report, traffic};
 
 pub(crate) fn run(port: &str, inherited: &[String]) -> ExitCode {
     let listener = match TcpListener::bind(format!("0.0.0.0:{port}")) {
@@ -38,6 +38,11 @@ fn answer(stream: TcpStream, inherited: &[String]) -> std::io::Result<()> {
         parts.next().unwrap_or_default(),
     );
     let n: usize = number.parse().unwrap_or(0);
+    match what {
+        "send" => return traffic::send(&stream, n as u64),
+        "receive" => return traffic::receive(&stream, n as u64),
+        _ => {}
+    }
     let body = match what {
         "" => "checker\n".to_owned(),
         "report" => report::all(Some(inherited)),
