@@ -17,6 +17,7 @@
 
 mod compare;
 pub mod convert;
+mod counters;
 mod cpu_time;
 mod device;
 mod dir;

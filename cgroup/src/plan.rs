@@ -38,6 +38,7 @@ pub(crate) trait Backend: Sync {
     fn read_io(&self, dir: &Dir, asked: Asked<'_>, into: &mut Limits) -> Result<(), Error>;
     fn usage_cpu(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
     fn usage_cpuacct(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
+    fn cpu_usec(&self, dir: &Dir) -> Result<Option<u64>, Error>;
     fn usage_memory(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
     fn oom_kills(&self, dir: &Dir) -> Result<Option<u64>, Error>;
     fn usage_io(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;

@@ -251,6 +251,10 @@ impl Backend for V2 {
         Ok(())
     }
 
+    fn cpu_usec(&self, dir: &Dir) -> Result<Option<u64>, Error> {
+        Ok(stat::flat(&dir.read("cpu.stat")?, "usage_usec"))
+    }
+
     fn usage_memory(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error> {
         into.memory_current = stat::number(&dir.read("memory.current")?);
         into.memory_peak = dir

@@ -249,6 +249,13 @@ impl Backend for V1 {
         Ok(())
     }
 
+    fn cpu_usec(&self, dir: &Dir) -> Result<Option<u64>, Error> {
+        let text = dir.read_optional("cpuacct.usage")?;
+        Ok(text
+            .and_then(|text| stat::number(&text))
+            .map(|ns| ns / 1000))
+    }
+
     fn usage_memory(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error> {
         into.memory_current = stat::number(&dir.read("memory.usage_in_bytes")?);
         into.memory_peak = stat::number(&dir.read("memory.max_usage_in_bytes")?);

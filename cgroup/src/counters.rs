@@ -1,0 +1,48 @@
+//! What accounting reads of a group, again and again and of many groups: fewer files than [`Group::usage`] does.
+
+use crate::hierarchy::Controller;
+use crate::usage::Usage;
+use crate::{Error, Group, stat};
+
+impl Group {
+    /// Names this group among all that there are until the host boots again: a group that is made later under the same
+    /// path has another number.
+    pub fn id(&self) -> Result<u64, Error> {
+        let dir = self.v2().or_else(|| self.each().next().map(|(_, dir)| dir));
+        let dir = dir.ok_or(Error::NoCgroups)?;
+        let stat = rustix::fs::fstat(dir.fd()).map_err(|e| dir.error("look at", "", e))?;
+        Ok(stat.st_ino)
+    }
+
+    /// CPU time in µs, for one read; `None` where the host does not count it.
+    pub fn cpu_usec(&self) -> Result<Option<u64>, Error> {
+        match self.slot(Controller::Cpuacct) {
+            Some((root, dir)) => root.backend().cpu_usec(dir),
+            None => Ok(None),
+        }
+    }
+
+    /// [`Self::usage`] but for the split of CPU time and the count of refused forks. Goes on after an error: what could
+    /// not be read is `None`, and the first error is given beside.
+    #[must_use]
+    pub fn counters(&self) -> (Usage, Option<Error>) {
+        let mut out = Usage::default();
+        let mut first = None;
+        for controller in Controller::USED {
+            let Some((root, dir)) = self.slot(controller) else {
+                continue;
+            };
+            let result = match controller {
+                Controller::Cpu => root.backend().usage_cpu(dir, &mut out),
+                Controller::Cpuacct => root.backend().cpu_usec(dir).map(|usec| out.cpu_usec = usec),
+                Controller::Memory => root.backend().usage_memory(dir, &mut out),
+                Controller::Io => root.backend().usage_io(dir, &mut out),
+                _ => dir
+                    .read("pids.current")
+                    .map(|text| out.pids_current = stat::number(&text)),
+            };
+            first = first.or(result.err());
+        }
+        (out, first)
+    }
+}
