@@ -3,6 +3,7 @@
 //! `config` and `machine` are pure; `site` drives one vhost with them, `container` makes and removes what it runs in,
 //! `registry` knows all vhosts, `api` lets others in. ARCHITECTURE.md has the map.
 
+pub mod accounts;
 pub mod api;
 pub mod cli;
 pub mod config;

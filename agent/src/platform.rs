@@ -12,6 +12,7 @@ use netns::Slots as _;
 use shim::protocol::Ids;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::accounts::Accounts;
 use crate::config::AgentConfig;
 use crate::config::agent::ListenCheck;
 use crate::config::definition::{Network, Protocol};
@@ -65,6 +66,8 @@ pub struct Platform {
     pub readiness: Readiness,
     /// What happened.
     pub events: Events,
+    /// What everyone used.
+    pub accounts: Accounts,
     /// The vhosts that have a container.
     pub live: Live,
     /// How listeners are found.
@@ -122,6 +125,7 @@ impl Platform {
         let shim = config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?;
         let spawner = Spawner::new(shim, ahead).await?;
         let owners = config.state_dir.join("owners");
+        let accounts = Accounts::open(&config.state_dir, &config.run_dir)?;
         let readiness = Readiness::new().context("cannot start the readiness thread")?;
         let platform = Self {
             method: match config.listen_check {
@@ -136,6 +140,7 @@ impl Platform {
             waiting: Arc::new(Semaphore::new(config.starts.max_waiting as usize)),
             born: Instant::now(),
             events: Events::default(),
+            accounts,
             live: Live::default(),
             config,
             owner_groups: OwnerGroups::new(tree.clone()),
@@ -193,6 +198,7 @@ impl Platform {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
+        platform.accounts.close();
         drop(platform.pool);
         platform.owner_groups.prune_leftover()?;
         platform.tree.remove()?;

@@ -18,6 +18,7 @@ mod seeing;
 mod server;
 mod sessions;
 mod stream;
+mod usage;
 mod vhosts;
 mod wire;
 

@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::rights::{Peer, Role};
 use super::server::Server;
 use super::wire::Wire;
-use super::{body, dispatch, exec, host, owners, seeing, stream, vhosts};
+use super::{body, dispatch, exec, host, owners, seeing, stream, usage, vhosts};
 use crate::machine::Event;
 
 /// Answers one request; never fails.
@@ -77,6 +77,10 @@ async fn route(server: &Server, peer: &Peer, wire: &Wire, request: Request<Bytes
         ["v1", "events"] => {
             allow(&request, &[Method::GET])?;
             stream::events(server, peer, wire, &query)
+        }
+        ["v1", "usage"] => {
+            allow(&request, &[Method::GET])?;
+            usage::usage(server, peer, &query).await
         }
         ["v1", "owners", owner] => {
             allow(&request, &[Method::GET])?;

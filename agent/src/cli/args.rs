@@ -211,6 +211,28 @@ pub enum Verb {
         #[command(subcommand)]
         verb: OwnerVerb,
     },
+    /// Show what sites have used: CPU, memory, I/O, network, starts, requests
+    ///
+    /// Without a vhost a table of all that you may see, with the sums of owners; with one, all about it with graphs over
+    /// the time. History is kept in steps of 5 s for an hour, of a minute for two days, of an hour for 400 days; the table
+    /// counts in whole hours when it goes back further than six.
+    Usage {
+        /// Only this vhost
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        vhost: Option<String>,
+        /// Only vhosts of this owner
+        #[arg(long, value_name = "OWNER")]
+        owner: Option<String>,
+        /// How far back, such as 10m, 24h, 30d
+        #[arg(long, value_name = "TIME", default_value = "24h")]
+        since: String,
+        /// Length of the steps of the series in --json and --csv
+        #[arg(long, value_name = "TIME")]
+        step: Option<String>,
+        /// Print comma-separated values: a line a vhost, with --step one a vhost and step
+        #[arg(long, conflicts_with = "json")]
+        csv: bool,
+    },
     /// Check what this kernel and its mounts offer, and say what to do about what is missing
     Doctor,
     /// Print the completion script for a shell

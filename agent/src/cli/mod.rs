@@ -38,6 +38,7 @@ mod tests_views;
 mod text;
 mod top;
 pub(crate) mod units;
+mod usage;
 mod values;
 mod verbs;
 
@@ -183,6 +184,22 @@ async fn ask(args: Args, screen: &mut Screen) -> Result<(), Failure> {
             check::run(client, screen, &request, json).await
         }
         Verb::Owner { verb } => owner::run(client, screen, verb, json).await,
+        Verb::Usage {
+            vhost,
+            owner,
+            since,
+            step,
+            csv,
+        } => {
+            let asked = usage::Asked {
+                vhost: vhost.as_deref(),
+                owner: owner.as_deref(),
+                since,
+                step: step.as_deref(),
+                csv: *csv,
+            };
+            usage::run(client, screen, &asked, json).await
+        }
         Verb::Doctor => doctor::run(client, screen, json).await,
         // Done before.
         Verb::Completions { .. } | Verb::Man { .. } => Ok(()),

@@ -1,5 +1,5 @@
 //! What is installed, and what this process may use.
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 

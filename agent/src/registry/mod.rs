@@ -21,7 +21,7 @@ use crate::config::Rules;
 use crate::config::store::{Definitions, load_dir};
 use crate::container::KILL_LIMIT;
 use crate::platform::Platform;
-use crate::site::{Site, Survey, survey, sweep};
+use crate::site::{Site, Survey, account_leftover, survey, sweep};
 
 use crate::config::pattern::Patterns;
 pub use change::Placed;
@@ -193,6 +193,7 @@ impl Registry {
 
     /// Removes what is left of a vhost that is not defined any more, however long that takes.
     fn clear(self: &Arc<Self>, mut remains: crate::container::Remains, vhost: String) {
+        account_leftover(&self.platform, &vhost, &remains);
         let platform = self.platform.clone();
         tokio::spawn(async move {
             loop {

@@ -4,6 +4,7 @@
 //! through [`Site::feed`], which steps the machine under the site's lock and performs the actions; what takes
 //! longer runs in a task of its own that reports back with another event.
 
+mod account;
 mod adopt;
 mod keeper;
 mod kept;
@@ -22,12 +23,14 @@ use anyhow::Result;
 use serde_json::json;
 use tokio::sync::{Notify, oneshot};
 
+use crate::accounts::Asked;
 use crate::config::{Definition, Limits};
 use crate::container::{Container, LastExit, Phases};
 use crate::machine::{Action, Event, Machine, Refusal, State, Verdict};
 use crate::persist;
 use crate::platform::Platform;
 
+pub use account::account_leftover;
 pub use adopt::{Found, Survey, survey, sweep};
 pub use kept::Kept;
 pub(crate) use view::shown;
@@ -80,6 +83,8 @@ struct Inner {
     /// When a request was last told where to connect.
     last_answer: Instant,
     dispatches: u64,
+    /// Of these, those that are not accounted yet.
+    asked: Asked,
     /// Of these, how many came before the present container listened.
     dispatches_before: u64,
     /// The definition is gone.
@@ -121,6 +126,7 @@ impl Site {
             last_request: Instant::now(),
             last_answer: Instant::now(),
             dispatches: 0,
+            asked: Asked::default(),
             dispatches_before: 0,
             withdrawn: false,
             starts: 0,

@@ -64,6 +64,7 @@ pub(super) fn spawn(
                     {
                         tracing::error!("{}: {error:#}", site.name);
                     }
+                    site.account_begin(&container);
                     oom::spawn(site.clone(), container.clone());
                     keeper::spawn(site, container);
                 } else {
@@ -184,5 +185,6 @@ fn last_output(site: &Site) -> String {
 
 /// Removes what there is and then tells the machine `done`; if it cannot be removed, `Unkillable` first.
 async fn clear(site: Arc<Site>, remains: Remains, done: Event) {
+    site.account_failure(&remains);
     super::stop::remove_until_gone(&site, remains, Some(done)).await;
 }

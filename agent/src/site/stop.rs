@@ -85,6 +85,7 @@ async fn unused(site: &Arc<Site>, container: &Arc<Container>) {
 
 /// Records how it ended: what init wrote, and what the counters of its cgroup say, before they are gone.
 fn note_exit(site: &Arc<Site>, container: &Container, stopped: bool) {
+    site.account_end(container);
     let ooms = container.group.oom_kills().ok().flatten().unwrap_or(0);
     let exit = keep_exit(site, exit_record(site), ooms, stopped);
     if stopped {
@@ -108,6 +109,7 @@ fn note_exit(site: &Arc<Site>, container: &Container, stopped: bool) {
 
 /// What a container wrote that ended while no agent ran.
 pub(super) fn note_exit_of_leftover(site: &Arc<Site>, remains: &Remains) {
+    super::account_leftover(&site.platform, &site.name, remains);
     let Some(record) = exit_record(site) else {
         return;
     };

@@ -1,6 +1,7 @@
 //! What a request and an operator can ask of a vhost.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -49,6 +50,7 @@ impl Site {
         let mut inner = self.lock();
         inner.last_request = Instant::now();
         inner.dispatches += 1;
+        inner.asked.fetch_add(1, Ordering::Relaxed);
         match self.step(&mut inner, Event::Request) {
             Verdict::Go => {
                 let Some(container) = inner.container.clone() else {

@@ -10,6 +10,7 @@ pub(crate) fn everything(vhost: &str) -> Vec<(&'static str, String, Value)> {
         ("GET", "/v1/vhosts".into(), Value::Null),
         ("GET", "/v1/events?follow=false".into(), Value::Null),
         ("GET", "/v1/doctor".into(), Value::Null),
+        ("GET", "/v1/usage".into(), Value::Null),
         ("GET", "/metrics".into(), Value::Null),
         ("GET", of(""), Value::Null),
         ("GET", of("/logs"), Value::Null),

@@ -25,6 +25,22 @@ pub(crate) fn cpu(seconds: u64) -> f64 {
     (spent() - before) / began.elapsed().as_secs_f64() * 100.0
 }
 
+/// Uses so many milliseconds of CPU time more; how many µs this process has used in all.
+pub(crate) fn burn(millis: u64) -> u128 {
+    let spent = || {
+        let t = clock_gettime(ClockId::ProcessCPUTime);
+        Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+    };
+    let end = spent() + Duration::from_millis(millis);
+    let mut sum = 0u64;
+    while spent() < end {
+        for n in 0..10_000u64 {
+            sum = std::hint::black_box(sum.wrapping_add(n));
+        }
+    }
+    spent().as_micros()
+}
+
 /// Takes so many megabytes and touches each page.
 pub(crate) fn allocate(megabytes: usize) -> usize {
     let mut memory = Vec::new();
@@ -83,16 +99,12 @@ pub(crate) fn fork(most: usize) -> String {
     format!("{} {errno}", children.len())
 }
 
+const PIECE: usize = 64 << 10;
+const DIRECT: &str = "/site/direct";
+
 /// Writes past the page cache for so many seconds; bytes per second.
 pub(crate) fn write_direct(seconds: u64) -> std::io::Result<f64> {
-    const PIECE: usize = 64 << 10;
-    let path = "/site/direct";
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(path)?;
+    let mut file = direct_file()?;
     let memory = vec![7u8; PIECE + 4096];
     let start = memory.as_ptr().align_offset(4096);
     let piece = &memory[start..start + PIECE];
@@ -106,8 +118,26 @@ pub(crate) fn write_direct(seconds: u64) -> std::io::Result<f64> {
         written += PIECE;
     }
     let rate = written as f64 / began.elapsed().as_secs_f64();
-    fs::remove_file(path)?;
+    fs::remove_file(DIRECT)?;
     Ok(rate)
+}
+
+/// Writes so many pieces of 64 KiB past the page cache; how many bytes that were.
+pub(crate) fn put_direct(pieces: usize) -> std::io::Result<usize> {
+    let mut file = direct_file()?;
+    let memory = vec![7u8; PIECE + 4096];
+    let start = memory.as_ptr().align_offset(4096);
+    for _ in 0..pieces {
+        file.write_all(&memory[start..start + PIECE])?;
+    }
+    fs::remove_file(DIRECT)?;
+    Ok(pieces * PIECE)
+}
+
+fn direct_file() -> std::io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    options.custom_flags(libc::O_DIRECT).open(DIRECT)
 }
 
 /// Opens as many inotify instances as it gets, up to `most`, and keeps them.

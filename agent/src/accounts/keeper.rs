@@ -1,0 +1,144 @@
+//! The thread that reads living containers and keeps the database.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::meter::Meter;
+use super::{Shared, lock};
+
+/// How often living containers are read.
+const TICK: Duration = Duration::from_secs(5);
+/// So many are read without a pause: a few milliseconds.
+const BATCH: usize = 16;
+/// The pauses of one tick together.
+const SPREAD: Duration = Duration::from_secs(4);
+
+/// Runs until it is told to stop. While no container lives and nothing is to be stored it waits for ever.
+pub(super) fn run(shared: &Shared) {
+    let mut next = Instant::now();
+    store(shared);
+    loop {
+        match wait(shared, next) {
+            Todo::Stop => {
+                for meter in living(shared) {
+                    sample(shared, &meter, true);
+                }
+                store(shared);
+                return;
+            }
+            Todo::Flush => store(shared),
+            Todo::Tick => {
+                // Not when it ought to have been: a host that was suspended has nothing to make up for.
+                next = Instant::now() + TICK;
+                read_all(shared);
+                store(shared);
+            }
+        }
+    }
+}
+
+enum Todo {
+    Stop,
+    Flush,
+    Tick,
+}
+
+fn wait(shared: &Shared, next: Instant) -> Todo {
+    let mut work = shared.lock();
+    loop {
+        if work.stop {
+            return Todo::Stop;
+        }
+        if work.flush {
+            return Todo::Flush;
+        }
+        let idle = work.live.is_empty() && work.pending.is_empty();
+        let left = next.saturating_duration_since(Instant::now());
+        work = if idle {
+            let woken = shared.wake.wait(work);
+            woken.unwrap_or_else(std::sync::PoisonError::into_inner)
+        } else if left.is_zero() {
+            return Todo::Tick;
+        } else {
+            let woken = shared.wake.wait_timeout(work, left);
+            woken.unwrap_or_else(std::sync::PoisonError::into_inner).0
+        };
+    }
+}
+
+fn living(shared: &Shared) -> Vec<Arc<Meter>> {
+    shared.lock().live.values().cloned().collect()
+}
+
+fn sample(shared: &Shared, meter: &Meter, full: bool) {
+    meter.sample(full, |record| shared.lock().push(record));
+}
+
+/// Reads all that live, spread over most of a tick, so that it is nowhere felt.
+fn read_all(shared: &Shared) {
+    let meters = living(shared);
+    let batches = meters.len().div_ceil(BATCH).max(1);
+    let pause = SPREAD / u32::try_from(batches).unwrap_or(u32::MAX);
+    for (index, batch) in meters.chunks(BATCH).enumerate() {
+        if index > 0 && !rest(shared, pause) {
+            return;
+        }
+        for meter in batch {
+            sample(shared, meter, false);
+        }
+    }
+}
+
+/// Pauses; what is asked for meanwhile is done at once. False if it is to stop.
+fn rest(shared: &Shared, pause: Duration) -> bool {
+    let end = Instant::now() + pause;
+    let mut work = shared.lock();
+    loop {
+        if work.stop {
+            return false;
+        }
+        if work.flush {
+            drop(work);
+            store(shared);
+            work = shared.lock();
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        let woken = shared.wake.wait_timeout(work, left);
+        work = woken.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+    }
+}
+
+/// Brings what has been read into the database. What it does not take is tried again with the next tick.
+fn store(shared: &Shared) {
+    let (records, journaled) = {
+        let mut work = shared.lock();
+        work.flush = false;
+        (std::mem::take(&mut work.pending), work.journaled.take())
+    };
+    match shared.enter(&records, journaled) {
+        Ok(()) => {
+            if let Some(number) = journaled
+                && let Err(error) = lock(&shared.journal).taken(number)
+            {
+                tracing::error!("{error:#}");
+            }
+        }
+        Err(error) => {
+            tracing::error!("cannot store what was used, it is tried again: {error:#}");
+            let mut work = shared.lock();
+            let later = std::mem::replace(&mut work.pending, records);
+            for record in later {
+                work.push(record);
+            }
+            work.journaled = work.journaled.or(journaled);
+        }
+    }
+    let mut work = shared.lock();
+    work.rounds += 1;
+    work.opening = false;
+    drop(work);
+    shared.done.notify_all();
+}

@@ -1,0 +1,144 @@
+//! Reading the counters of one container.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Weak};
+
+use super::book::{Life, Record};
+use super::sums::Field;
+use super::{Asked, blank, lock};
+use crate::container::Container;
+
+/// A container that has used no CPU time since it was read has not done anything else either, but for what the kernel
+/// writes out for it later: it is read in full this often only.
+const FULL_EVERY: u32 = 12;
+
+/// A living container.
+#[derive(Debug)]
+pub(super) struct Meter {
+    /// Not kept alive by being accounted.
+    container: Weak<Container>,
+    pub(super) life: Life,
+    asked: Asked,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// It has ended, and its last counters have been taken.
+    closed: bool,
+    /// CPU time at the last full reading.
+    cpu: Option<u64>,
+    /// Looks since then.
+    looks: u32,
+}
+
+impl Meter {
+    pub(super) fn new(container: &Arc<Container>, life: Life, asked: Asked) -> Self {
+        Self {
+            container: Arc::downgrade(container),
+            life,
+            asked,
+            state: Mutex::default(),
+        }
+    }
+
+    /// From now on nothing is read any more; waits for a reading under way.
+    pub(super) fn close(&self) {
+        lock(&self.state).closed = true;
+    }
+
+    /// Reads it and hands the record on, unless it has ended or, without `full`, has done nothing.
+    pub(super) fn sample(&self, full: bool, take: impl FnOnce(Record)) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return;
+        }
+        let Some(container) = self.container.upgrade() else {
+            return;
+        };
+        state.looks += 1;
+        let asked = self.asked.load(Ordering::Relaxed) > 0;
+        if !full && !asked && state.looks < FULL_EVERY && state.cpu.is_some() {
+            match container.group.cpu_usec() {
+                Ok(now) if now == state.cpu => return,
+                _ => {}
+            }
+        }
+        let mut record = read(&Source::of(&container), Some(self.life));
+        let dispatches = self.asked.swap(0, Ordering::Relaxed);
+        record.more.set(Field::Dispatches, dispatches);
+        state.looks = 0;
+        state.cpu = record.reading.get(Field::Cpu);
+        take(record);
+    }
+}
+
+/// What there is to be read.
+pub(super) struct Source<'a> {
+    vhost: &'a str,
+    owner: &'a str,
+    group: &'a cgroup::Group,
+    network: Option<(u64, u64)>,
+    /// For how long it has been listening, if it has been.
+    pub(super) awake_ms: Option<u64>,
+    starts: Option<u64>,
+}
+
+impl<'a> Source<'a> {
+    /// A cgroup of which nothing else is known.
+    pub(super) fn new(vhost: &'a str, owner: &'a str, group: &'a cgroup::Group) -> Self {
+        Self {
+            vhost,
+            owner,
+            group,
+            network: None,
+            awake_ms: None,
+            starts: None,
+        }
+    }
+
+    /// A container that listens or did.
+    pub(super) fn of(container: &'a Container) -> Self {
+        let record = &container.record;
+        Self {
+            network: container.network_bytes(),
+            awake_ms: Some(millis(crate::time::unix_now() - record.ready_at)),
+            starts: Some(1),
+            ..Self::new(&container.vhost, &record.owner, &container.group)
+        }
+    }
+}
+
+/// Reads everything; what cannot be read stays unknown.
+pub(super) fn read(source: &Source<'_>, life: Option<Life>) -> Record {
+    let mut record = blank(source.vhost, source.owner);
+    record.life = life;
+    let (usage, error) = source.group.counters();
+    if let Some(error) = error {
+        tracing::debug!("{}: {error}", source.vhost);
+    }
+    for (field, value) in [
+        (Field::Cpu, usage.cpu_usec),
+        (Field::Throttled, usage.throttled_usec),
+        (Field::IoRead, usage.io_read_bytes),
+        (Field::IoWrite, usage.io_write_bytes),
+        (Field::IoReads, usage.io_read_ops),
+        (Field::IoWrites, usage.io_write_ops),
+        (Field::NetRx, source.network.map(|(received, _)| received)),
+        (Field::NetTx, source.network.map(|(_, sent)| sent)),
+        (Field::OomKills, usage.oom_kills),
+        (Field::Awake, source.awake_ms),
+        (Field::Starts, source.starts),
+    ] {
+        record.reading.set(field, value);
+    }
+    record.gauges.memory = usage.memory_current.unwrap_or(0);
+    record.gauges.memory_peak = usage.memory_peak.unwrap_or(0);
+    record.gauges.pids = usage.pids_current.unwrap_or(0);
+    record
+}
+
+/// Seconds as whole milliseconds; a clock that went back makes it zero.
+pub(super) fn millis(seconds: f64) -> u64 {
+    (seconds.max(0.0) * 1e3) as u64
+}

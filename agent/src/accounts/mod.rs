@@ -1,0 +1,335 @@
+//! What everyone used: counters of living containers every few seconds, the last ones exactly at their end, and their
+//! history.
+//!
+//! `sums` and `book` are the arithmetic, without clock or files. Records of ends go to the `journal` before the
+//! container's cgroup is removed; the `keeper`, a thread that sleeps while no container lives, reads living containers
+//! and brings everything into the `store`. `report` is what the API tells of it.
+
+pub mod book;
+mod journal;
+mod keeper;
+mod meter;
+pub mod report;
+mod store;
+pub mod sums;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::container::{Container, Record as ContainerRecord, Remains};
+use book::{Life, Record};
+use journal::Journal;
+use meter::{Meter, Source};
+pub use store::Line;
+use store::Store;
+use sums::{Field, Gauges, Reading, Sums};
+
+/// How long an asker waits for what is known to be in the database.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// While the database takes nothing, no more records than this are kept for it.
+const MOST_PENDING: usize = 200_000;
+
+/// Requests for a vhost that are not accounted yet.
+pub type Asked = Arc<AtomicU64>;
+
+/// The accounts of this host.
+#[derive(Debug)]
+pub struct Accounts {
+    shared: Arc<Shared>,
+    /// Tells boots of the host apart.
+    boot: u64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    work: Mutex<Work>,
+    /// There is something to do.
+    wake: Condvar,
+    /// Something has been done.
+    done: Condvar,
+    journal: Mutex<Journal>,
+    /// None until it has been opened: that is tried with each tick.
+    store: Mutex<Option<Store>>,
+    /// What an earlier agent left in the journal, until the database says what it has of it.
+    found: Mutex<Vec<(u64, Record)>>,
+    path: PathBuf,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    /// Living containers by vhost.
+    live: HashMap<Arc<str>, Arc<Meter>>,
+    pending: Vec<Record>,
+    /// The last number of the journal among `pending`.
+    journaled: Option<u64>,
+    /// Somebody waits until `pending` is in the database.
+    flush: bool,
+    /// The database has not been tried yet.
+    opening: bool,
+    /// How often `pending` has been brought there, or tried to.
+    rounds: u64,
+    stop: bool,
+}
+
+impl Accounts {
+    /// Opens the journal and starts the thread, which opens the database: that waits for a disk, and sites are served
+    /// without accounts too.
+    pub fn open(state_dir: &Path, run_dir: &Path) -> Result<Self> {
+        // Numbers that no earlier agent has given, whatever the clock does meanwhile.
+        let first = (crate::time::unix_now() * 1e6) as u64;
+        let (journal, found) = Journal::open(&run_dir.join("usage.journal"), first)?;
+        let work = Work {
+            opening: true,
+            ..Work::default()
+        };
+        let boot =
+            std::fs::read("/proc/sys/kernel/random/boot_id").context("cannot tell boots apart")?;
+        let shared = Arc::new(Shared {
+            work: Mutex::new(work),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+            journal: Mutex::new(journal),
+            store: Mutex::default(),
+            found: Mutex::new(found),
+            path: state_dir.join("usage.redb"),
+        });
+        let keeping = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("accounts".into())
+            .spawn(move || keeper::run(&keeping))
+            .context("cannot start the accounts' thread")?;
+        Ok(Self {
+            shared,
+            boot: journal::checksum(&boot),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// From now on a container is looked at every few seconds, until [`Self::ended`]. `asked` counts the requests for it.
+    pub fn begun(&self, container: &Arc<Container>, asked: Asked) {
+        let Some(life) = self.life(&container.group) else {
+            return;
+        };
+        let meter = Meter::new(container, life, asked);
+        let mut work = self.shared.lock();
+        work.live.insert(container.vhost.clone(), Arc::new(meter));
+        self.shared.wake.notify_all();
+    }
+
+    /// Takes the last counters of a container that has ended; its cgroup is still there. Written down when this returns.
+    pub fn ended(&self, container: &Container, asked: &Asked) {
+        let meter = self.shared.lock().live.remove(&container.vhost);
+        let life = match &meter {
+            // Not while it is being read: what was read before must not come after.
+            Some(meter) => {
+                meter.close();
+                Some(meter.life)
+            }
+            None => self.life(&container.group),
+        };
+        let mut record = meter::read(&Source::of(container), life);
+        record
+            .more
+            .set(Field::Dispatches, asked.swap(0, Ordering::Relaxed));
+        self.note(record);
+    }
+
+    /// Accounts a start of which no container came; what it left is still there.
+    pub fn failed(&self, vhost: &str, owner: &str, group: Option<&cgroup::Group>, asked: &Asked) {
+        let mut record = match group {
+            Some(group) => {
+                let source = Source::new(vhost, owner, group);
+                meter::read(&source, self.life(group))
+            }
+            None => blank(vhost, owner),
+        };
+        if record.life.is_some() {
+            // With the life's other counters: told twice, it still counts once.
+            record.reading.set(Field::Starts, Some(1));
+            record.reading.set(Field::FailedStarts, Some(1));
+        } else {
+            record.more.set(Field::Starts, 1);
+            record.more.set(Field::FailedStarts, 1);
+        }
+        record
+            .more
+            .set(Field::Dispatches, asked.swap(0, Ordering::Relaxed));
+        self.note(record);
+    }
+
+    /// Accounts what an earlier agent left: its cgroup still has the counters. `ended` is when it ended (seconds since
+    /// 1970), where that is known. Without a cgroup there is nothing that was not accounted before that was removed.
+    pub fn left(
+        &self,
+        vhost: &str,
+        remains: &Remains,
+        known: Option<&ContainerRecord>,
+        ended: Option<u64>,
+    ) {
+        let Some(group) = &remains.group else { return };
+        let owner = group.path().first().map_or("", String::as_str);
+        let mut source = Source::new(vhost, owner, group);
+        let ready_at = known.map_or(0.0, |record| record.ready_at);
+        source.awake_ms = (ready_at > 0.0).then(|| {
+            let until = ended.map_or_else(crate::time::unix_now, |at| at as f64);
+            meter::millis(until - ready_at)
+        });
+        let mut record = meter::read(&source, self.life(group));
+        record.reading.set(Field::Starts, Some(1));
+        if source.awake_ms.is_none() {
+            record.reading.set(Field::FailedStarts, Some(1));
+        }
+        self.note(record);
+    }
+
+    fn life(&self, group: &cgroup::Group) -> Option<Life> {
+        match group.id() {
+            Ok(group) => Some(Life {
+                boot: self.boot,
+                group,
+            }),
+            Err(error) => {
+                tracing::error!("its use is not accounted: {error}");
+                None
+            }
+        }
+    }
+
+    /// Into the journal, and to the thread.
+    fn note(&self, record: Record) {
+        // Held until the record is queued: the queue has them in the order of their numbers.
+        let mut journal = lock(&self.shared.journal);
+        let number = journal.append(&record);
+        let mut work = self.shared.lock();
+        match number {
+            Ok(number) => work.journaled = Some(number),
+            Err(error) => tracing::error!("{}: {error:#}", record.vhost),
+        }
+        work.push(record);
+        self.shared.wake.notify_all();
+    }
+
+    /// The history of those that `wanted` says yes to, with all that has ended until now. Blocks.
+    pub fn read(
+        &self,
+        ring: usize,
+        from: u32,
+        wanted: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<Vec<Line>> {
+        self.flush();
+        let store = lock(&self.shared.store);
+        let store = store.as_ref().context("the database is not open")?;
+        store.read(ring, from, wanted)
+    }
+
+    fn flush(&self) {
+        let mut work = self.shared.lock();
+        if work.pending.is_empty() && !work.opening {
+            return;
+        }
+        work.flush = true;
+        let round = work.rounds;
+        self.shared.wake.notify_all();
+        let waited = self
+            .shared
+            .done
+            .wait_timeout_while(work, FLUSH_LIMIT, |work| work.rounds == round && !work.stop);
+        drop(waited);
+    }
+
+    /// Reads the living once more and brings everything into the database; there is nothing to account after that.
+    pub fn close(&self) {
+        self.shared.lock().stop = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = lock(&self.thread).take() {
+            // Err: it has panicked, and said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Accounts {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        lock(&self.work)
+    }
+
+    /// Accounts records. A database that turns out to be damaged is put aside; the next one takes them.
+    fn enter(&self, records: &[Record], journaled: Option<u64>) -> Result<()> {
+        let mut slot = lock(&self.store);
+        let result = self.enter_into(&mut slot, records, journaled);
+        if let Err(error) = &result
+            && slot.is_some()
+            && store::is_damaged(error)
+        {
+            *slot = None;
+            store::put_aside(&self.path, error)?;
+        }
+        result
+    }
+
+    fn enter_into(
+        &self,
+        slot: &mut Option<Store>,
+        records: &[Record],
+        journaled: Option<u64>,
+    ) -> Result<()> {
+        let store = match slot.as_mut() {
+            Some(store) => store,
+            None => slot.insert(Store::open(&self.path)?),
+        };
+        let mut found = lock(&self.found);
+        if !found.is_empty() {
+            let fresh = journal::after(found.clone(), store.journaled()?);
+            let last = fresh.last().map(|(number, _)| *number);
+            let fresh: Vec<Record> = fresh.into_iter().map(|(_, record)| record).collect();
+            if last.is_some() {
+                store.enter(&fresh, last)?;
+            }
+            found.clear();
+        }
+        match records {
+            [] => Ok(()),
+            records => store.enter(records, journaled),
+        }
+    }
+}
+
+impl Work {
+    fn push(&mut self, record: Record) {
+        if self.pending.len() < MOST_PENDING {
+            self.pending.push(record);
+        }
+    }
+}
+
+fn blank(vhost: &str, owner: &str) -> Record {
+    Record {
+        vhost: vhost.to_owned(),
+        owner: owner.to_owned(),
+        at: crate::time::unix_now() as u64,
+        life: None,
+        reading: Reading::default(),
+        more: Sums::default(),
+        gauges: Gauges::default(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
