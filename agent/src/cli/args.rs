@@ -196,10 +196,20 @@ pub enum Verb {
     /// values that are well: 10 (0 to 10), 10: (10 and more), ~:10, 5:10, or @5:10 for those that are not.
     Check {
         /// Range beyond which it is a warning; needs one check to be named
-        #[arg(short = 'w', long = "warning", value_name = "RANGE", allow_hyphen_values = true)]
+        #[arg(
+            short = 'w',
+            long = "warning",
+            value_name = "RANGE",
+            allow_hyphen_values = true
+        )]
         warning: Option<Range>,
         /// Range beyond which it is critical; needs one check to be named
-        #[arg(short = 'c', long = "critical", value_name = "RANGE", allow_hyphen_values = true)]
+        #[arg(
+            short = 'c',
+            long = "critical",
+            value_name = "RANGE",
+            allow_hyphen_values = true
+        )]
         critical: Option<Range>,
         /// What to check
         #[arg(value_name = "CHECK", value_enum)]
