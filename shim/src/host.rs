@@ -107,7 +107,6 @@ fn existing(below: &str, names: &[&str]) -> Vec<Masked> {
     names.iter().filter_map(kind).collect()
 }
 
-/// Leaves the host's mounts for a namespace with nothing but the shared /dev and a place for new roots.
 /// Containers do not inherit the protection from the OOM killer that the agent's unit gives the agent.
 pub(crate) fn be_killable() -> Done<()> {
     const ADJUST: &str = "/proc/self/oom_score_adj";
@@ -120,6 +119,7 @@ pub(crate) fn be_killable() -> Done<()> {
         .map_err(|e| crate::report::failure("reset", ADJUST, e.raw_os_error().unwrap_or(0)))
 }
 
+/// Leaves the host's mounts for a namespace with nothing but the shared /dev and a place for new roots.
 pub(crate) fn own_mounts() -> Done<()> {
     sys::unshare(libc::CLONE_NEWNS).step("unshare the mount namespace", "")?;
     mount_change(

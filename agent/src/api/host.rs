@@ -134,7 +134,9 @@ pub(super) fn metrics(server: &Server, peer: &Peer) -> Answer {
 
 pub(super) async fn doctor(server: &Server, peer: &Peer) -> Answer {
     if peer.role != Role::Operator {
-        return Err(Problem::forbidden("the doctor is the operators'"));
+        return Err(Problem::forbidden(
+            "only root and the operators' group see the host: the doctor tells of all of it",
+        ));
     }
     let config = server.registry.platform().config.clone();
     let checks = tokio::task::spawn_blocking(move || {

@@ -103,7 +103,7 @@ fn operator(peer: &Peer) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::forbidden(
-        "only root and the operators' group change definitions",
+        "only root and the operators' group change definitions and limits",
     ))
 }
 

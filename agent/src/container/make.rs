@@ -175,10 +175,7 @@ pub async fn make(
         .request(id, &Request::Start(Box::new(start)), &parcel.fds)
         .await
         .map_err(explain)?;
-    let init = started
-        .pidfd
-        .try_clone()
-        .context("cannot keep its pidfd")?;
+    let init = started.pidfd.try_clone().context("cannot keep its pidfd")?;
     remains.init = Some(init);
     drop((theirs, files, join, mounts, activated.socket));
     drop(place);
@@ -267,7 +264,8 @@ async fn open_documents(
         / 2;
     match documents::open(path, limit).await {
         Ok(documents) => Ok(Some(documents)),
-        Err(error @ DocumentsError::System { .. }) => Err(MakeError::Other(error.into())),
+        // As text: its source is in it already.
+        Err(error @ DocumentsError::System { .. }) => Err(anyhow!(error.to_string()).into()),
         Err(error) => {
             let message = error.to_string();
             let DocumentsError::Hangs { released, .. } = error else {
@@ -297,6 +295,11 @@ fn user(
             (user.uid.as_raw(), user.gid.as_raw(), "its `user`")
         }
     };
+    if let Some(d) = documents
+        && d.uid == 0
+    {
+        bail!("its documents belong to root; give them to the site's user (chown)");
+    }
     let config = &platform.config;
     if uid < config.min_uid || gid < config.min_gid {
         bail!(
@@ -304,11 +307,6 @@ fn user(
             config.min_uid,
             config.min_gid
         );
-    }
-    if let Some(d) = documents
-        && d.uid == 0
-    {
-        bail!("its documents belong to root; give them to the site's user (chown)");
     }
     Ok((uid, gid))
 }

@@ -17,6 +17,12 @@ pub(super) struct Above {
 }
 
 impl State {
+    /// The owner's group has been made anew, without limits; the one before may have gone before its last site was
+    /// reported gone.
+    pub(super) fn forget_above(&mut self) {
+        self.above = None;
+    }
+
     /// Puts the budget on the owner's group, unless it is there. Only where a site's group is below it.
     pub(super) fn bind(&mut self, tree: &cgroup::Tree, owner: &str) -> Result<()> {
         if !self.kept {

@@ -120,6 +120,9 @@ impl Owners {
         let mut state = owner.lock();
         if new {
             state.admit(&owner.name, vhost)?;
+            if group.made_above() {
+                state.forget_above();
+            }
         }
         state.bind(&self.tree, &owner.name)?;
         state.join(vhost, group, limits, new)?;

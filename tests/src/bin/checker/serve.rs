@@ -47,8 +47,9 @@ fn answer(stream: TcpStream, inherited: &[String]) -> std::io::Result<()> {
         "" => "checker\n".to_owned(),
         "report" => report::all(Some(inherited)),
         "burn" => load::burn(n as u64).to_string(),
-        "put" => load::put_direct(n)
-            .map_or_else(|error| error.to_string(), |bytes| bytes.to_string()),
+        "put" => {
+            load::put_direct(n).map_or_else(|error| error.to_string(), |bytes| bytes.to_string())
+        }
         "cpu" => format!("{:.2}", load::cpu(n as u64)),
         "allocate" => load::allocate(n).to_string(),
         "allocate-in-child" => load::allocate_in_child(n),
