@@ -121,11 +121,10 @@ fn next(bytes: &[u8], at: usize) -> Option<((u64, Record), usize)> {
     Some((postcard::from_bytes(content).ok()?, end))
 }
 
-/// FNV-1a.
 pub(super) fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let mut hash = crate::fnv::Fnv::default();
+    hash.add(bytes);
+    hash.value()
 }
 
 #[cfg(test)]
