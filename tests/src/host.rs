@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::http::{self, Answer};
 use crate::leak::{Snapshot, descriptors};
 use crate::programs::programs;
-use crate::{seconds, wait_for};
+use crate::{seconds, time_scale, wait_for};
 
 /// A definition's rest for a small static server.
 pub const STATIC: &str = r#"
@@ -159,10 +159,16 @@ impl Host {
     /// Defines a site of owner `acme` with documents; `rest` is TOML behind the first keys. In force when this returns.
     pub fn site(&self, name: &str, rest: &str) -> PathBuf {
         let documents = self.documents(name);
+        // Who does not ask for an idle time is not about it: the default is a minute of a real machine.
+        let idle = if time_scale() == 1 || rest.contains("[idle]") {
+            String::new()
+        } else {
+            format!("\n[idle]\ntimeout = \"{}s\"\n", seconds(60).as_secs())
+        };
         self.define(
             name,
             &format!(
-                "owner = \"acme\"\ndocuments = {:?}\n{rest}",
+                "owner = \"acme\"\ndocuments = {:?}\n{rest}{idle}",
                 documents.display().to_string()
             ),
         );

@@ -133,7 +133,7 @@ fn a_flood_is_bounded_and_slows_nobody() {
 #[test]
 fn a_log_can_be_followed() {
     let host = Host::new("");
-    let documents = host.site(SITE, &script(&format!("echo old; {SERVE} & while :; do until [ -e /site/say ]; do sleep 0.05; done; cat /site/say; rm /site/say; done")));
+    let documents = host.site(SITE, &script(&format!("echo old; {SERVE} & while :; do until [ -e /site/say ]; do sleep 0.05; done; mv /site/say /site/said; cat /site/said; done")));
     host.dispatch(SITE).upstream();
     wait_for("the first line", seconds(5), || tail(&host, "5").len() == 1);
     let mut follower = Command::new(&programs().ctl)
