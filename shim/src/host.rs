@@ -39,8 +39,9 @@ const PROC_MASKED: &[&str] = &[
     "timer_list",
     "timer_stats",
 ];
-/// Paths of /proc that stay visible but cannot be written through.
-const PROC_READ_ONLY: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
+/// Paths of /proc that stay visible but cannot be written through. Of all others only the host's root may write, whom no
+/// id of a container maps to; what may be written below sys is decided by namespaces.
+const PROC_READ_ONLY: &[&str] = &["sys"];
 /// Paths of /sys that are hidden. Nothing is mounted below a container's own sysfs, so that its mount points
 /// (fs/cgroup, fs/bpf, kernel/debug, kernel/tracing, kernel/security) are empty by themselves.
 const SYS_MASKED: &[&str] = &["firmware", "devices/virtual/powercap", "kernel/boot_params"];
@@ -89,9 +90,13 @@ fn existing(below: &str, names: &[&str]) -> Vec<Masked> {
             CWD,
             format!("{below}/{name}"),
             AtFlags::SYMLINK_NOFOLLOW,
-            StatxFlags::TYPE,
+            StatxFlags::TYPE | StatxFlags::MODE,
         )
         .ok()?;
+        // Only the host's root may read it, whom no id of a container maps to: each mount costs at start and end.
+        if found.stx_mode & 0o077 == 0 {
+            return None;
+        }
         match FileType::from_raw_mode(found.stx_mode.into()) {
             FileType::Directory => Some(Masked {
                 path: (*name).to_owned(),

@@ -52,9 +52,8 @@ fn wait(shared: &Shared, next: Instant) -> Todo {
         if work.flush {
             return Todo::Flush;
         }
-        let idle = work.live.is_empty() && work.pending.is_empty();
         let left = next.saturating_duration_since(Instant::now());
-        work = if idle {
+        work = if work.is_idle() {
             let woken = shared.wake.wait(work);
             woken.unwrap_or_else(std::sync::PoisonError::into_inner)
         } else if left.is_zero() {

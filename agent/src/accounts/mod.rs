@@ -122,8 +122,12 @@ impl Accounts {
         };
         let meter = Meter::new(container, life, asked);
         let mut work = self.shared.lock();
+        let idle = work.is_idle();
         work.live.insert(container.vhost.clone(), Arc::new(meter));
-        self.shared.wake.notify_all();
+        drop(work);
+        if idle {
+            self.shared.wake.notify_all();
+        }
     }
 
     /// Takes the last counters of a container that has ended; its cgroup is still there. Written down when this returns.
@@ -215,8 +219,13 @@ impl Accounts {
             Ok(number) => work.journaled = Some(number),
             Err(error) => tracing::error!("{}: {error:#}", record.vhost),
         }
+        let idle = work.is_idle();
         work.push(record);
-        self.shared.wake.notify_all();
+        drop(work);
+        // Else it has a time at which it wakes: a stop does not pay for that.
+        if idle {
+            self.shared.wake.notify_all();
+        }
     }
 
     /// The history of those that `wanted` says yes to, with all that has ended until now. Blocks.
@@ -311,6 +320,11 @@ impl Shared {
 }
 
 impl Work {
+    /// Whether the thread waits for ever.
+    fn is_idle(&self) -> bool {
+        self.live.is_empty() && self.pending.is_empty()
+    }
+
     fn push(&mut self, record: Record) {
         if self.pending.len() < MOST_PENDING {
             self.pending.push(record);

@@ -180,7 +180,8 @@ async fn fail(site: Arc<Site>, remains: Remains, what: String, timed_out: bool) 
 /// The last lines that the container wrote in this start, on one line, bounded.
 fn last_output(site: &Site) -> String {
     let path = site.platform.log_dir(&site.name);
-    tokio::task::block_in_place(|| crate::logs::last_output(&path, &site.name, 5, 600))
+    // Written a moment ago, a few hundred bytes: nothing to change the thread for.
+    crate::logs::last_output(&path, &site.name, 5, 600)
 }
 
 /// Removes what there is and then tells the machine `done`; if it cannot be removed, `Unkillable` first.
