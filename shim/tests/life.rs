@@ -19,6 +19,14 @@ fn wait_for_line(c: &Container, text: &str) {
     }
 }
 
+fn wait_until_gone(pid: i32) {
+    let began = std::time::Instant::now();
+    while exists(pid) {
+        assert!(began.elapsed() < PATIENCE, "{pid} lives on");
+        std::thread::yield_now();
+    }
+}
+
 fn exists(pid: i32) -> bool {
     fs::exists(format!("/proc/{pid}")).unwrap()
 }
@@ -162,6 +170,7 @@ fn a_dead_init_made_ahead_is_no_loss() {
     let ahead = spawner.children()[0];
     let pid = rustix::process::Pid::from_raw(ahead).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    wait_until_gone(ahead);
     let c = Site::sh("exit 5").try_start(&spawner).unwrap();
     assert_ne!(c.pid, ahead);
     assert_eq!(c.wait(), ExitStatus::Code(5));
@@ -173,9 +182,5 @@ fn inits_made_ahead_end_with_the_spawner() {
     let ahead = spawner.children()[0];
     spawner.process.kill().unwrap();
     spawner.process.wait().unwrap();
-    let began = std::time::Instant::now();
-    while exists(ahead) {
-        assert!(began.elapsed() < PATIENCE, "{ahead} lives on");
-        std::thread::yield_now();
-    }
+    wait_until_gone(ahead);
 }
