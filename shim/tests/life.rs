@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::fs;
+use std::{fs, time::Instant};
 
 use common::*;
 use rustix::process::Signal;
@@ -11,7 +11,7 @@ use shim::protocol::*;
 
 /// Waits until the command has written a line `text`.
 fn wait_for_line(c: &Container, text: &str) {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     // The log is a file: there is nothing to wait on that covers rename and creation alike.
     while !c.output().lines().any(|l| l == text) {
         assert!(began.elapsed() < PATIENCE, "no {text:?} in {}", c.log());
@@ -20,7 +20,7 @@ fn wait_for_line(c: &Container, text: &str) {
 }
 
 fn wait_until_gone(pid: i32) {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while exists(pid) {
         assert!(began.elapsed() < PATIENCE, "{pid} lives on");
         std::thread::yield_now();
@@ -48,12 +48,15 @@ fn a_killed_command_is_recorded_as_such() {
     let spawner = Spawner::new();
     let c = Site::new(&["sleep", "1000"]).try_start(&spawner).unwrap();
     let pid = c.executed().unwrap();
-    assert!(
-        fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .unwrap()
-            .starts_with("sleep"),
-        "the reported pid"
-    );
+    // Its descriptors are closed, which is what tells us, a moment before its arguments are to be seen.
+    let began = Instant::now();
+    while !fs::read_to_string(format!("/proc/{pid}/cmdline"))
+        .unwrap()
+        .starts_with("sleep")
+    {
+        assert!(began.elapsed() < PATIENCE, "the reported pid");
+        std::thread::yield_now();
+    }
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::KILL)
         .unwrap();
     assert_eq!(c.wait(), ExitStatus::Signal(9));
@@ -157,7 +160,7 @@ fn an_init_made_ahead_becomes_the_container() {
     c.executed().unwrap();
     assert_eq!(ahead, [c.pid]);
     // Another takes its place.
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while spawner.children().len() < 2 {
         assert!(began.elapsed() < PATIENCE, "{:?}", spawner.children());
         std::thread::yield_now();

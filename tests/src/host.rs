@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -159,20 +159,19 @@ impl Host {
     /// Defines a site of owner `acme` with documents; `rest` is TOML behind the first keys. In force when this returns.
     pub fn site(&self, name: &str, rest: &str) -> PathBuf {
         let documents = self.documents(name);
+        self.define(name, &Self::definition(&documents, rest));
+        documents
+    }
+
+    /// The text of such a definition, without its name.
+    pub fn definition(documents: &Path, rest: &str) -> String {
         // Who does not ask for an idle time is not about it: the default is a minute of a real machine.
         let idle = if time_scale() == 1 || rest.contains("[idle]") {
             String::new()
         } else {
             format!("\n[idle]\ntimeout = \"{}s\"\n", seconds(60).as_secs())
         };
-        self.define(
-            name,
-            &format!(
-                "owner = \"acme\"\ndocuments = {:?}\n{rest}{idle}",
-                documents.display().to_string()
-            ),
-        );
-        documents
+        format!("owner = \"acme\"\ndocuments = {documents:?}\n{rest}{idle}")
     }
 
     /// Writes a definition file and waits until it is in force.

@@ -69,8 +69,9 @@ impl Counted {
 fn cost_of_a_start(host: &Host) -> f64 {
     let own = tell(&host.dispatch(SITE).upstream(), "burn/0") / 1e6;
     assert_eq!(host.verb(SITE, "stop").status, 200);
-    let start = number(&usage(host), "cpu_seconds") - own;
-    assert!(start >= 0.0, "not even the command's own time is there");
+    let recorded = number(&usage(host), "cpu_seconds");
+    let start = recorded - own;
+    assert!(start >= 0.0, "of {own} s only {recorded} s were recorded");
     start
 }
 

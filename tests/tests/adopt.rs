@@ -102,14 +102,14 @@ fn what_was_changed_meanwhile_is_in_force_afterwards() {
     let file = host.dir.join("vhosts.d/a.example.com.toml");
     let text = fs::read_to_string(&file).unwrap();
     host.signal_agent(libc::SIGKILL);
-    fs::write(&file, format!("{text}[limits]\npids = 23\n")).unwrap();
+    fs::write(&file, format!("{text}\n[limits]\npids = 23\n")).unwrap();
     host.start();
     wait_for("the limit is in force", seconds(5), || {
         host.status(SITE)["limits"]["pids"] == 23
     });
     assert_eq!(pid_of(&host, "pid"), pid);
     host.signal_agent(libc::SIGKILL);
-    fs::write(&file, format!("{text}env = {{ A = \"b\" }}\n")).unwrap();
+    fs::write(&file, format!("env = {{ A = \"b\" }}\n{text}")).unwrap();
     host.start();
     host.wait_state(SITE, "stopped", 20);
     assert_eq!(host.dispatch(SITE).json()["cold"], true);

@@ -19,7 +19,7 @@ fn write(host: &Host, file: &str, text: &str) {
 
 fn text(host: &Host, rest: &str) -> String {
     let documents = host.dir.join("www").join(SITE);
-    format!("name = {SITE:?}\nowner = \"acme\"\ndocuments = {documents:?}\n{rest}")
+    format!("name = {SITE:?}\n{}", Host::definition(&documents, rest))
 }
 
 #[test]
