@@ -131,6 +131,10 @@ impl Hierarchy {
             mounts.iter().filter(|m| !m.v2).partition(|m| m.root == "/");
         for mount in whole.into_iter().chain(parts) {
             for controller in Controller::ALL {
+                // v2 counts CPU time whatever is mounted: that spares a directory per group.
+                if controller == Controller::Cpuacct && v2.is_some() {
+                    continue;
+                }
                 if mount.options.iter().any(|o| o == controller.v1_name())
                     && taken.insert(controller)
                 {

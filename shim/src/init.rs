@@ -57,9 +57,11 @@ pub(crate) fn run(
             ExitStatus::Code(126)
         }
     };
-    // Everything else in this pid namespace. The kernel does the same when init ends; this way its last words are
-    // still read.
-    let _nobody_left = sys::kill(-1, libc::SIGKILL);
+    if reap::has_children() {
+        // Everything else in this pid namespace. The kernel does the same when init ends; this way its last words are
+        // still read. To do that, it looks at every process of the host.
+        let _nobody_left = sys::kill(-1, libc::SIGKILL);
+    }
     running.logs.finish();
     record(&running.exit_file, status);
     sys::exit_now(reap::exit_code(status))

@@ -1,6 +1,7 @@
 //! The command's output: cut into lines, each with time, vhost and stream, at a bounded rate. Reading never waits for
 //! writing to succeed: what cannot be kept is dropped and counted.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::Timespec;
@@ -15,6 +16,8 @@ use crate::timestamp;
 const UNFINISHED: u64 = 1_000_000_000;
 /// Read at most this much after the command's end.
 const LAST_WORDS: usize = 1 << 20;
+/// Read at most this much at once, in bytes.
+const CHUNK: usize = 16 * 1024;
 
 /// Standard output or standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +52,6 @@ pub(crate) struct Logs {
     out: Source,
     err: Source,
     bucket: Bucket,
-    chunk: Vec<u8>,
 }
 
 impl Logs {
@@ -77,7 +79,6 @@ impl Logs {
                 at: timestamp::monotonic(),
                 dropped: None,
             },
-            chunk: Vec::new(),
         }
     }
 
@@ -121,39 +122,43 @@ impl Logs {
 
     /// Reads once from a stream that is ready; false if there was nothing (more).
     pub(crate) fn read(&mut self, stream: Stream) -> bool {
-        let mut chunk = std::mem::take(&mut self.chunk);
-        chunk.resize(16 * 1024, 0);
+        // Not filled with anything first: mostly a few bytes come.
+        let mut space = [MaybeUninit::uninit(); CHUNK];
         let source = self.source(stream);
-        let got = match source
+        let got: &[u8] = match source
             .pipe
             .as_ref()
-            .map(|p| rustix::io::read(p, chunk.as_mut_slice()))
+            .map(|p| rustix::io::read(p, &mut space))
         {
-            Some(Ok(n)) if n > 0 => n,
-            Some(Err(Errno::AGAIN | Errno::INTR)) | None => 0,
+            Some(Ok((got, _))) if !got.is_empty() => got,
+            Some(Err(Errno::AGAIN | Errno::INTR)) | None => &[],
             Some(_) => {
                 source.pipe = None;
-                0
+                &[]
             }
         };
+        if got.is_empty() && source.lines.is_empty() {
+            return false;
+        }
         let now = timestamp::monotonic();
         source.since = now;
         let mut lines = std::mem::take(&mut source.lines);
         let prefix = self.prefix(stream);
-        lines.feed(chunk.get(..got).unwrap_or_default(), |raw, cut| {
-            self.line(&prefix, raw, cut, now)
-        });
+        lines.feed(got, |raw, cut| self.line(&prefix, raw, cut, now));
         if self.source(stream).pipe.is_none() {
             lines.finish(|raw, cut| self.line(&prefix, raw, cut, now));
         }
         self.source(stream).lines = lines;
         self.file.flush();
-        self.chunk = chunk;
-        got > 0
+        !got.is_empty()
     }
 
     /// Does what has become due.
     pub(crate) fn tick(&mut self) {
+        let unfinished = !(self.out.lines.is_empty() && self.err.lines.is_empty());
+        if !unfinished && self.bucket.dropped.is_none() {
+            return;
+        }
         let now = timestamp::monotonic();
         for stream in [Stream::Out, Stream::Err] {
             let source = self.source(stream);
@@ -182,9 +187,11 @@ impl Logs {
         for stream in [Stream::Out, Stream::Err] {
             let mut left = LAST_WORDS;
             while left > 0 && self.read(stream) {
-                left = left.saturating_sub(16 * 1024);
+                left = left.saturating_sub(CHUNK);
             }
-            self.finish_line(stream, timestamp::monotonic());
+            if !self.source(stream).lines.is_empty() {
+                self.finish_line(stream, timestamp::monotonic());
+            }
         }
         if self.bucket.dropped.is_some() {
             self.report_dropped();

@@ -78,8 +78,11 @@ fn wait(socket: &OwnedFd, host: &Host) -> ! {
         .step("close", "the spawner's descriptors")
         .and_then(|()| {
             let bare = Bare::build(host)?;
-            // Written to, or its pages would be made only when the request is there.
-            let buffer = vec![1; MAX_PACKET];
+            let mut buffer = vec![0; MAX_PACKET];
+            // Written to, or its pages would be made only when the request is there. Few need more.
+            for page in buffer.chunks_mut(4096).take(2) {
+                page.fill(1);
+            }
             Ok((bare, receive(socket, buffer)?))
         });
     // Whoever is about to use it finds its socket closed and does without.

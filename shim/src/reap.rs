@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 use shim::protocol::ExitStatus;
 
 use crate::logs::{Logs, Stream};
@@ -106,6 +106,12 @@ fn reap(command: Pid) -> Option<ExitStatus> {
             Ok(None) | Err(_) => return found,
         }
     }
+}
+
+/// Whether anything is left of what the command has started: all of it becomes init's children.
+pub(crate) fn has_children() -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
 }
 
 fn exit_status(status: WaitStatus) -> Option<ExitStatus> {

@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::templates::{GENERATED, OWN_FILES};
 use crate::fnv::Fnv;
+
+/// Names come from files and from DNS, whatever else the host asks.
+const NAME_SERVICE: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
 
 /// The lines of a passwd or group file whose id (third field) belongs to the system: a template shows no people.
 pub(super) fn system_accounts(path: &Path) -> String {
@@ -27,8 +31,8 @@ pub(super) fn system_accounts(path: &Path) -> String {
         .collect()
 }
 
-/// Makes the /etc of the template `host`: copies of what the configuration lists, and empty files where the
-/// container's own are shown. Its name tells its content: running containers show the generation that they were made
+/// Makes the /etc of the template `host`: copies of what the configuration lists, and links to the container's own
+/// files. Its name tells its content: running containers show the generation that they were made
 /// with, which must not change under them.
 pub(super) fn prepare(directory: &Path, entries: &[&str]) -> Result<PathBuf> {
     let fresh = directory.join("host-etc.new");
@@ -52,17 +56,17 @@ pub(super) fn prepare(directory: &Path, entries: &[&str]) -> Result<PathBuf> {
             other => other.with_context(|| format!("cannot copy {}", from.display()))?,
         }
     }
-    for (name, content) in [
-        ("passwd", system_accounts(Path::new("/etc/passwd"))),
-        ("group", system_accounts(Path::new("/etc/group"))),
-        ("hosts", String::new()),
-        ("hostname", String::new()),
-        ("resolv.conf", String::new()),
-        ("nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n".into()),
-    ] {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(fresh.join(name))?;
-        file.write_all(content.as_bytes())?;
+    for name in GENERATED {
+        let link = fresh.join(name);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => std::os::unix::fs::symlink(Path::new("..").join(OWN_FILES).join(name), link)?,
+        }
     }
+    let mut switch = fs::OpenOptions::new();
+    let switch = switch.write(true).create(true).truncate(true).mode(0o644);
+    let mut switch = switch.open(fresh.join("nsswitch.conf"))?;
+    switch.write_all(NAME_SERVICE.as_bytes())?;
     let mut hash = Fnv::default();
     digest(&fresh, &mut hash)?;
     let target = directory.join(format!("host-etc-{:016x}", hash.value()));
@@ -154,7 +158,11 @@ mod tests {
         );
         assert!(target.join("alternatives").is_dir());
         assert!(!target.join("shadow").exists());
-        let passwd = fs::read_to_string(target.join("passwd")).unwrap();
+        assert_eq!(
+            fs::read_link(target.join("passwd")).unwrap(),
+            Path::new("../.container/passwd")
+        );
+        let passwd = system_accounts(Path::new("/etc/passwd"));
         assert!(
             passwd.contains("root:")
                 && passwd.lines().all(|l| {

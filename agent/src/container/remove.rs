@@ -42,6 +42,17 @@ pub struct Remains {
 }
 
 impl Remains {
+    /// Removes everything if all processes have ended already, which takes a fraction of a millisecond; else false.
+    pub fn remove_at_once(&mut self, platform: &Arc<Platform>, vhost: &str) -> bool {
+        self.remove_with(platform, vhost, Duration::ZERO, |group| {
+            match group.remove_if_empty() {
+                Ok(true) => Ok(()),
+                _ => Err(1),
+            }
+        })
+        .is_ok()
+    }
+
     /// Removes everything. Blocks for as long as the kernel needs to end processes, at most about `patience`.
     ///
     /// On `Err` the processes are still there and so are their cgroup and slot: call it again later.
@@ -51,20 +62,34 @@ impl Remains {
         vhost: &str,
         patience: Duration,
     ) -> Result<(), Unkillable> {
-        let stuck = |pids| Unkillable {
+        self.remove_with(platform, vhost, patience, |group| {
+            // Mostly its processes have ended already.
+            match group.remove_if_empty() {
+                Ok(true) => Ok(()),
+                _ => end(group, vhost, patience),
+            }
+        })
+        .map_err(|pids| Unkillable {
             vhost: vhost.to_owned(),
             pids,
-        };
+        })
+    }
+
+    /// The group by `remove_group`, then the rest; Err says how many processes are left.
+    fn remove_with(
+        &mut self,
+        platform: &Arc<Platform>,
+        vhost: &str,
+        patience: Duration,
+        remove_group: impl FnOnce(&cgroup::Group) -> Result<(), usize>,
+    ) -> Result<(), usize> {
         if let Some(init) = &self.init {
             // Err: it has ended.
             let _ = pidfd_send_signal(init, Signal::KILL);
         }
         // The cgroup before the rest: once its directory is gone, a clone that the spawner still has in hand fails.
         if let Some(group) = &self.group {
-            // Mostly its processes have ended already.
-            if !group.remove_if_empty().unwrap_or(false) {
-                end(group, vhost, patience).map_err(stuck)?;
-            }
+            remove_group(group)?;
             platform.owners.leave(group);
             if let Some(owner) = group.path().first() {
                 platform.owner_groups.one_less(owner);
@@ -74,10 +99,16 @@ impl Remains {
         if let Some(init) = &self.init {
             // It holds the network namespace and with it the address, which somebody else gets next.
             if !has_ended(init, patience) {
-                return Err(stuck(1));
+                return Err(1);
             }
             self.init = None;
         }
+        self.remove_what_it_used(platform, vhost);
+        Ok(())
+    }
+
+    /// All but the processes and their cgroup, which are gone.
+    fn remove_what_it_used(&mut self, platform: &Arc<Platform>, vhost: &str) {
         self.mounts.clear();
         if let Some(address) = self.address.take()
             && let Err(error) = platform.host.revoke(address)
@@ -107,7 +138,6 @@ impl Remains {
         if let Some(range) = self.range.take() {
             platform.ranges.give_back(range);
         }
-        Ok(())
     }
 }
 

@@ -48,17 +48,17 @@ pub(super) fn generated(
     );
     GENERATED
         .into_iter()
-        .filter(|target| template.generated.contains(target))
-        .map(|target| {
-            let content = match target {
-                "etc/passwd" => passwd.clone(),
-                "etc/group" => group.clone(),
-                "etc/hosts" => format!("127.0.0.1 localhost\n::1 localhost\n{own}"),
-                "etc/hostname" => format!("{name}\n"),
+        .filter(|file| template.generated.contains(file))
+        .map(|file| {
+            let content = match file {
+                "passwd" => passwd.clone(),
+                "group" => group.clone(),
+                "hosts" => format!("127.0.0.1 localhost\n::1 localhost\n{own}"),
+                "hostname" => format!("{name}\n"),
                 _ => resolver.to_owned(),
             };
             File {
-                target: target.to_owned(),
+                target: format!("{}/{file}", template.generated_in),
                 content: content.into_bytes(),
             }
         })

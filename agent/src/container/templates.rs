@@ -15,14 +15,11 @@ use rustix::mount::OpenTreeFlags;
 use super::host_etc::{self, remove_tree, system_accounts};
 use crate::config::AgentConfig;
 
-/// Files of /etc that are made for each container, shown over the template's own.
-pub const GENERATED: [&str; 5] = [
-    "etc/passwd",
-    "etc/group",
-    "etc/hosts",
-    "etc/hostname",
-    "etc/resolv.conf",
-];
+/// Files of /etc that are made for each container.
+pub const GENERATED: [&str; 5] = ["passwd", "group", "hosts", "hostname", "resolv.conf"];
+
+/// Where they lie in a container whose /etc is made by us and links there: a mount less for each of them.
+pub(super) const OWN_FILES: &str = ".container";
 
 /// Top-level names of a root that are never taken from a template.
 const OWN: [&str; 14] = [
@@ -39,7 +36,7 @@ const OWN: [&str; 14] = [
     "media",
     "lost+found",
     "lib64.usr-is-merged",
-    ".container",
+    OWN_FILES,
 ];
 
 /// A read-only root.
@@ -51,6 +48,8 @@ pub struct Template {
     pub symlinks: Vec<(String, String)>,
     /// Those of [`GENERATED`] that the template's /etc has, so that they can be shown there.
     pub generated: Vec<&'static str>,
+    /// The directory in which they are shown: `etc`, over the template's own, or [`OWN_FILES`].
+    pub generated_in: &'static str,
     /// The template's own passwd and group, to which the site's user is added.
     pub passwd: String,
     /// See `passwd`.
@@ -158,6 +157,7 @@ fn read_root(root: &Path, etc: Option<&Path>, only: &[&str]) -> Result<Template>
         mounts: Vec::new(),
         symlinks: Vec::new(),
         generated: Vec::new(),
+        generated_in: "etc",
         passwd: String::new(),
         group: String::new(),
     };
@@ -184,14 +184,19 @@ fn read_root(root: &Path, etc: Option<&Path>, only: &[&str]) -> Result<Template>
             template.mounts.push((entry.path(), name));
         }
     }
-    let etc = etc.map_or_else(|| root.join("etc"), Path::to_owned);
-    if etc.is_dir() {
-        let has =
-            |name: &&str| fs::symlink_metadata(etc.join(&name[4..])).is_ok_and(|s| s.is_file());
+    let own = root.join("etc");
+    if own.is_dir() {
+        template.passwd = system_accounts(&own.join("passwd"));
+        template.group = system_accounts(&own.join("group"));
+    }
+    if let Some(made) = etc {
+        template.generated = GENERATED.to_vec();
+        template.generated_in = OWN_FILES;
+        template.mounts.push((made.to_owned(), "etc".into()));
+    } else if own.is_dir() {
+        let has = |name: &&str| fs::symlink_metadata(own.join(name)).is_ok_and(|s| s.is_file());
         template.generated = GENERATED.into_iter().filter(has).collect();
-        template.passwd = system_accounts(&etc.join("passwd"));
-        template.group = system_accounts(&etc.join("group"));
-        template.mounts.push((etc, "etc".into()));
+        template.mounts.push((own, "etc".into()));
     }
     Ok(template)
 }

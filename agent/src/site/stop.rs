@@ -147,13 +147,14 @@ pub(super) async fn remove_until_gone(
 ) -> bool {
     let mut told_stuck = false;
     loop {
+        // Mostly that is all, and whoever waits for the end does not wait for a change of threads too.
+        if !told_stuck && remains.remove_at_once(&site.platform, &site.name) {
+            break;
+        }
         // Those that are stuck must not keep the threads busy that others need.
         let patience = if told_stuck { GLANCE } else { KILL_LIMIT };
-        // Here rather than on a thread for what blocks: mostly it takes a fraction of a millisecond, and whoever waits for the
-        // end would wait for that thread too.
         let remove = || remains.remove(&site.platform, &site.name, patience);
-        let result = tokio::task::block_in_place(remove);
-        match result {
+        match tokio::task::block_in_place(remove) {
             Ok(()) => break,
             Err(error) if !told_stuck => {
                 told_stuck = true;
