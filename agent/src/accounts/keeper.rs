@@ -115,6 +115,7 @@ fn store(shared: &Shared) {
     let (records, journaled) = {
         let mut work = shared.lock();
         work.flush = false;
+        work.begun += 1;
         (std::mem::take(&mut work.pending), work.journaled.take())
     };
     match shared.enter(&records, journaled) {
@@ -136,8 +137,7 @@ fn store(shared: &Shared) {
         }
     }
     let mut work = shared.lock();
-    work.rounds += 1;
-    work.opening = false;
+    work.over = work.begun;
     drop(work);
     shared.done.notify_all();
 }

@@ -74,10 +74,10 @@ struct Work {
     journaled: Option<u64>,
     /// Somebody waits until `pending` is in the database.
     flush: bool,
-    /// The database has not been tried yet.
-    opening: bool,
-    /// How often `pending` has been brought there, or tried to.
-    rounds: u64,
+    /// How often it was begun to bring `pending` there.
+    begun: u64,
+    /// How many of these rounds are over, whatever came of them.
+    over: u64,
     stop: bool,
 }
 
@@ -88,14 +88,10 @@ impl Accounts {
         // Numbers that no earlier agent has given, whatever the clock does meanwhile.
         let first = (crate::time::unix_now() * 1e6) as u64;
         let (journal, found) = Journal::open(&run_dir.join("usage.journal"), first)?;
-        let work = Work {
-            opening: true,
-            ..Work::default()
-        };
         let boot =
             std::fs::read("/proc/sys/kernel/random/boot_id").context("cannot tell boots apart")?;
         let shared = Arc::new(Shared {
-            work: Mutex::new(work),
+            work: Mutex::default(),
             wake: Condvar::new(),
             done: Condvar::new(),
             journal: Mutex::new(journal),
@@ -243,16 +239,18 @@ impl Accounts {
 
     fn flush(&self) {
         let mut work = self.shared.lock();
-        if work.pending.is_empty() && !work.opening {
+        let round = work.last_needed();
+        if work.over >= round {
             return;
         }
-        work.flush = true;
-        let round = work.rounds;
-        self.shared.wake.notify_all();
+        if work.begun < round {
+            work.flush = true;
+            self.shared.wake.notify_all();
+        }
         let waited = self
             .shared
             .done
-            .wait_timeout_while(work, FLUSH_LIMIT, |work| work.rounds == round && !work.stop);
+            .wait_timeout_while(work, FLUSH_LIMIT, |work| work.over < round && !work.stop);
         drop(waited);
     }
 
@@ -323,6 +321,12 @@ impl Work {
     /// Whether the thread waits for ever.
     fn is_idle(&self) -> bool {
         self.live.is_empty() && self.pending.is_empty()
+    }
+
+    /// The round after which all that is known now has been brought to the database, or was tried to be. What is queued
+    /// comes with the next round to begin: one under way has taken its records already. The first one opens the database.
+    fn last_needed(&self) -> u64 {
+        (self.begun + u64::from(!self.pending.is_empty())).max(1)
     }
 
     fn push(&mut self, record: Record) {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::book::{Book, Life, RINGS, Record};
 use super::store::Store;
 use super::sums::{Bucket, Field, Gauges, Reading, Sums};
+use super::{Accounts, lock};
 
 /// A record of vhost `v` whose life is numbered by `group` and has used `cpu` µs so far.
 pub(super) fn record(vhost: &str, group: u64, cpu: u64) -> Record {
@@ -213,4 +214,38 @@ fn a_database_that_cannot_be_read_is_put_aside() {
     }
     let kept = std::fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(kept, 2, "both are still there for whoever wants to look");
+}
+
+#[test]
+fn who_asks_is_told_what_was_noted_while_the_database_was_busy() {
+    let dir = tempfile::tempdir().unwrap();
+    let accounts = Accounts::open(dir.path(), dir.path()).unwrap();
+    accounts.flush();
+    let round = |of: &dyn Fn(&super::Work) -> bool| {
+        while !of(&accounts.shared.lock()) {
+            std::thread::yield_now();
+        }
+    };
+    // The database is held: the round that takes the first record does not get on.
+    let held = lock(&accounts.shared.store);
+    let before = accounts.shared.lock().over;
+    accounts.note(record("v", 1, 10));
+    accounts.shared.lock().flush = true;
+    accounts.shared.wake.notify_all();
+    round(&|work| work.begun > before && work.pending.is_empty());
+    std::thread::scope(|scope| {
+        let read = |cpu_at_least: u64| {
+            let lines = accounts.read(0, 0, &|_, _| true).unwrap();
+            assert!(lines[0].total.sums.get(Field::Cpu) >= cpu_at_least);
+        };
+        // Nothing is queued, and yet it is not there.
+        let first = scope.spawn(move || read(10));
+        // And what is queued now is not in the round under way.
+        accounts.note(record("v", 1, 30));
+        let second = scope.spawn(move || read(30));
+        round(&|work| work.flush);
+        drop(held);
+        first.join().unwrap();
+        second.join().unwrap();
+    });
 }
