@@ -13,6 +13,7 @@ use shim::protocol::Ids;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::accounts::Accounts;
+use crate::accounts::exposed::Exposed;
 use crate::config::AgentConfig;
 use crate::config::agent::ListenCheck;
 use crate::config::definition::{Network, Protocol};
@@ -125,7 +126,11 @@ impl Platform {
         let shim = config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?;
         let spawner = Spawner::new(shim, ahead).await?;
         let owners = config.state_dir.join("owners");
-        let accounts = Accounts::open(&config.state_dir, &config.run_dir)?;
+        let exposed = Exposed::new(
+            config.metrics.vhosts as usize,
+            config.metrics.owners as usize,
+        );
+        let accounts = Accounts::open(&config.state_dir, &config.run_dir, exposed)?;
         let readiness = Readiness::new().context("cannot start the readiness thread")?;
         let platform = Self {
             method: match config.listen_check {

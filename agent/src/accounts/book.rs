@@ -96,10 +96,19 @@ pub struct Book {
 /// A stretch that is over: number of its ring, number of the stretch, content.
 pub type Closed = (usize, u32, Bucket);
 
+/// What came of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    /// What it added.
+    pub new: Sums,
+    /// Stretches that are over by it.
+    pub closed: Vec<Closed>,
+}
+
 impl Book {
-    /// Accounts a record; gives the stretches that are over by it. They have to be merged into what is stored of the
-    /// same stretch: a clock that goes back opens one again.
-    pub fn enter(&mut self, record: &Record) -> Vec<Closed> {
+    /// Accounts a record. The stretches that are over by it have to be merged into what is stored of the same stretch: a
+    /// clock that goes back opens one again.
+    pub fn enter(&mut self, record: &Record) -> Entered {
         let mut new = Bucket {
             sums: record.more,
             memory_peak: record.gauges.memory,
@@ -135,7 +144,10 @@ impl Book {
                 ),
             }
         }
-        closed
+        Entered {
+            new: new.sums,
+            closed,
+        }
     }
 
     /// The stretch of a ring that is being filled.

@@ -1,9 +1,10 @@
 //! Reading the counters of one container.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::book::{Life, Record};
+use super::exposed::Name;
 use super::sums::Field;
 use super::{Asked, blank, lock};
 use crate::container::Container;
@@ -19,6 +20,8 @@ pub(super) struct Meter {
     container: Weak<Container>,
     pub(super) life: Life,
     asked: Asked,
+    /// Bytes at the last reading.
+    memory: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -38,8 +41,17 @@ impl Meter {
             container: Arc::downgrade(container),
             life,
             asked,
+            memory: AtomicU64::new(0),
             state: Mutex::default(),
         }
+    }
+
+    /// Whose it is and how much memory it had when it was read last; None if it has ended.
+    pub(super) fn memory(&self) -> Option<(Name, u64)> {
+        let container = self.container.upgrade()?;
+        let owner = container.record.owner.as_str().into();
+        let name = (container.vhost.clone(), owner);
+        Some((name, self.memory.load(Ordering::Relaxed)))
     }
 
     /// From now on nothing is read any more; waits for a reading under way.
@@ -67,6 +79,7 @@ impl Meter {
         let mut record = read(&Source::of(&container), Some(self.life));
         let dispatches = self.asked.swap(0, Ordering::Relaxed);
         record.more.set(Field::Dispatches, dispatches);
+        self.memory.store(record.gauges.memory, Ordering::Relaxed);
         state.looks = 0;
         state.cpu = record.reading.get(Field::Cpu);
         take(record);

@@ -6,6 +6,8 @@
 //! and brings everything into the `store`. `report` is what the API tells of it.
 
 pub mod book;
+pub mod busiest;
+pub mod exposed;
 mod journal;
 mod keeper;
 mod meter;
@@ -26,6 +28,7 @@ use anyhow::{Context, Result};
 
 use crate::container::{Container, Record as ContainerRecord, Remains};
 use book::{Life, Record};
+use exposed::{Exposed, Snapshot};
 use journal::Journal;
 use meter::{Meter, Source};
 pub use store::Line;
@@ -62,6 +65,7 @@ struct Shared {
     store: Mutex<Option<Store>>,
     /// What an earlier agent left in the journal, until the database says what it has of it.
     found: Mutex<Vec<(u64, Record)>>,
+    exposed: Mutex<Exposed>,
     path: PathBuf,
 }
 
@@ -84,7 +88,7 @@ struct Work {
 impl Accounts {
     /// Opens the journal and starts the thread, which opens the database: that waits for a disk, and sites are served
     /// without accounts too.
-    pub fn open(state_dir: &Path, run_dir: &Path) -> Result<Self> {
+    pub fn open(state_dir: &Path, run_dir: &Path, exposed: Exposed) -> Result<Self> {
         // Numbers that no earlier agent has given, whatever the clock does meanwhile.
         let first = (crate::time::unix_now() * 1e6) as u64;
         let (journal, found) = Journal::open(&run_dir.join("usage.journal"), first)?;
@@ -97,6 +101,7 @@ impl Accounts {
             journal: Mutex::new(journal),
             store: Mutex::default(),
             found: Mutex::new(found),
+            exposed: Mutex::new(exposed),
             path: state_dir.join("usage.redb"),
         });
         let keeping = shared.clone();
@@ -237,6 +242,13 @@ impl Accounts {
         store.read(ring, from, wanted)
     }
 
+    /// What monitoring is shown. As of the last round: nothing is read, and nobody waits for a disk.
+    pub fn exposed(&self) -> Snapshot {
+        let meters: Vec<Arc<Meter>> = self.shared.lock().live.values().cloned().collect();
+        let living: Vec<_> = meters.iter().filter_map(|meter| meter.memory()).collect();
+        lock(&self.shared.exposed).snapshot(&living)
+    }
+
     fn flush(&self) {
         let mut work = self.shared.lock();
         let round = work.last_needed();
@@ -306,14 +318,24 @@ impl Shared {
             let last = fresh.last().map(|(number, _)| *number);
             let fresh: Vec<Record> = fresh.into_iter().map(|(_, record)| record).collect();
             if last.is_some() {
-                store.enter(&fresh, last)?;
+                let new = store.enter(&fresh, last)?;
+                self.count(&fresh, &new);
             }
             found.clear();
         }
         match records {
             [] => Ok(()),
-            records => store.enter(records, journaled),
+            records => {
+                let new = store.enter(records, journaled)?;
+                self.count(records, &new);
+                Ok(())
+            }
         }
+    }
+
+    fn count(&self, records: &[Record], new: &[Sums]) {
+        let now = crate::time::unix_now() as u64;
+        lock(&self.exposed).count(records, new, now);
     }
 }
 

@@ -13,7 +13,7 @@ use redb::{
 };
 
 use super::book::{Book, Closed, RINGS, Record};
-use super::sums::Bucket;
+use super::sums::{Bucket, Sums};
 
 /// Vhost and owner → number, as keys of the other tables are short.
 const NAMES: TableDefinition<'_, (&str, &str), u32> = TableDefinition::new("names");
@@ -113,8 +113,13 @@ impl Store {
     }
 
     /// Accounts records in their order, all or none, and waits until the disk has them. `journaled` is the last number of
-    /// the journal among them.
-    pub(super) fn enter(&mut self, records: &[Record], journaled: Option<u64>) -> Result<()> {
+    /// the journal among them. Gives what each has added.
+    pub(super) fn enter(
+        &mut self,
+        records: &[Record],
+        journaled: Option<u64>,
+    ) -> Result<Vec<Sums>> {
+        let mut new = Vec::with_capacity(records.len());
         let write = begin(&self.database)?;
         {
             let mut names = write.open_table(NAMES)?;
@@ -129,7 +134,9 @@ impl Store {
                     Some(bytes) => postcard::from_bytes(bytes.value())?,
                     None => Book::default(),
                 };
-                for closed in book.enter(record) {
+                let entered = book.enter(record);
+                new.push(entered.new);
+                for closed in entered.closed {
                     history.close(number, closed, record.at)?;
                 }
                 books.insert(number, &*postcard::to_allocvec(&book)?)?;
@@ -142,7 +149,7 @@ impl Store {
             }
         }
         write.commit()?;
-        Ok(())
+        Ok(new)
     }
 
     /// The stretches of a ring from number `from` on, of all books that `wanted` (vhost, owner) says yes to.

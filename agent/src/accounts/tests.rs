@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::book::{Book, Life, RINGS, Record};
+use super::exposed::Exposed;
 use super::store::Store;
 use super::sums::{Bucket, Field, Gauges, Reading, Sums};
 use super::{Accounts, lock};
@@ -62,7 +63,7 @@ fn a_peak_belongs_to_the_stretch_in_which_it_was_reached() {
         ..record("v", 1, 0)
     };
     book.enter(&at(5_000, 10, 90));
-    let closed = book.enter(&at(5_005, 20, 90));
+    let closed = book.enter(&at(5_005, 20, 90)).closed;
     assert_eq!(
         closed
             .iter()
@@ -107,7 +108,7 @@ proptest! {
         let mut stored: [std::collections::BTreeMap<u32, Bucket>; RINGS.len()] = Default::default();
         let (mut group, mut used, mut sum, mut now) = (1, 0, 0, 1_800_000_000);
         let mut enter = |group, used, now| {
-            let closed = book.enter(&Record { at: now, ..record("v", group, used) });
+            let closed = book.enter(&Record { at: now, ..record("v", group, used) }).closed;
             for (ring, number, bucket) in closed {
                 stored[ring].entry(number).or_default().merge(&bucket);
             }
@@ -219,7 +220,7 @@ fn a_database_that_cannot_be_read_is_put_aside() {
 #[test]
 fn who_asks_is_told_what_was_noted_while_the_database_was_busy() {
     let dir = tempfile::tempdir().unwrap();
-    let accounts = Accounts::open(dir.path(), dir.path()).unwrap();
+    let accounts = Accounts::open(dir.path(), dir.path(), Exposed::new(1, 1)).unwrap();
     accounts.flush();
     let round = |of: &dyn Fn(&super::Work) -> bool| {
         while !of(&accounts.shared.lock()) {

@@ -1,7 +1,6 @@
-//! The host: status, metrics, health, doctor.
+//! The host: status, health, doctor.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use hyper::{Response, StatusCode};
 use serde_json::json;
@@ -73,63 +72,6 @@ pub(super) fn health(server: &Server) -> Response<Body> {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     response
-}
-
-/// Prometheus text. One line a state, not a vhost: the number of lines does not grow with the number of sites.
-pub(super) fn metrics(server: &Server, peer: &Peer) -> Answer {
-    if peer.role != Role::Operator {
-        return Err(Problem::forbidden("metrics are the operators'"));
-    }
-    let registry = &server.registry;
-    let counts = registry.count(&peer.role);
-    let mut text = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, lines: &[(String, f64)]| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "# HELP fastcontainer_{name} {help}\n# TYPE fastcontainer_{name} {kind}"
-        );
-        for (labels, value) in lines {
-            let _ = writeln!(text, "fastcontainer_{name}{labels} {value}");
-        }
-    };
-    let one = |value: f64| [(String::new(), value)];
-    metric(
-        "vhosts_defined",
-        "gauge",
-        "Vhosts with a definition.",
-        &one(counts.defined as f64),
-    );
-    let states: Vec<_> = counts
-        .states
-        .iter()
-        .map(|(s, n)| (format!("{{state=\"{s}\"}}"), *n as f64))
-        .collect();
-    metric(
-        "vhosts",
-        "gauge",
-        "Vhosts by state; those never woken are not counted.",
-        &states,
-    );
-    metric(
-        "dispatches_total",
-        "counter",
-        "Dispatch requests since the agent's start.",
-        &one(counts.dispatches as f64),
-    );
-    metric(
-        "starts_total",
-        "counter",
-        "Container starts since the agent's start.",
-        &one(counts.starts as f64),
-    );
-    metric(
-        "uptime_seconds",
-        "gauge",
-        "Time since the agent's start.",
-        &one(registry.platform().uptime().as_secs_f64()),
-    );
-    Ok(answer::with_type(text, "text/plain; version=0.0.4"))
 }
 
 pub(super) async fn doctor(server: &Server, peer: &Peer) -> Answer {

@@ -9,6 +9,7 @@ mod dispatch;
 mod exec;
 mod exec_streams;
 mod host;
+mod metrics;
 mod owners;
 mod places;
 pub mod problem;

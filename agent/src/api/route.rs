@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::rights::{Peer, Role};
 use super::server::Server;
 use super::wire::Wire;
-use super::{body, dispatch, exec, host, owners, seeing, stream, usage, vhosts};
+use super::{body, dispatch, exec, host, metrics, owners, seeing, stream, usage, vhosts};
 use crate::machine::Event;
 
 /// Answers one request; never fails.
@@ -56,7 +56,7 @@ async fn route(server: &Server, peer: &Peer, wire: &Wire, request: Request<Bytes
     match segments.as_slice() {
         ["metrics"] => {
             allow(&request, &[Method::GET])?;
-            host::metrics(server, peer)
+            metrics::metrics(server, peer)
         }
         ["v1", "status"] => {
             allow(&request, &[Method::GET])?;

@@ -52,6 +52,17 @@ impl AgentConfig {
                 wrong(key, format!("{count}: at most 1000 can be kept ready"));
             }
         }
+        for (key, count) in [
+            ("metrics.vhosts", self.metrics.vhosts),
+            ("metrics.owners", self.metrics.owners),
+        ] {
+            if count > 1000 {
+                wrong(
+                    key,
+                    format!("{count}: at most 1000 can have lines of their own"),
+                );
+            }
+        }
         let plain = |path: &Path| {
             path.components()
                 .all(|part| matches!(part, Component::Normal(_) | Component::RootDir))

@@ -72,6 +72,8 @@ pub struct AgentConfig {
     pub log: Log,
     /// What is kept ready.
     pub pool: Pool,
+    /// Bounds of `/metrics`.
+    pub metrics: Metrics,
     /// Owners, by name: who they are on this host.
     pub owner: BTreeMap<String, Owner>,
     /// Templates, by name; `host` is always there.
@@ -143,6 +145,16 @@ pub struct Pool {
     pub private: u32,
     /// Inits with their process, mount, IPC and host name namespaces: 8. At most 1000.
     pub inits: u32,
+}
+
+/// Bounds of `/metrics`: who is busiest has lines of their own, the rest is added up.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Vhosts with lines of their own: 50. At most 1000.
+    pub vhosts: u32,
+    /// Owners with lines of their own: 50. At most 1000.
+    pub owners: u32,
 }
 
 /// An owner on this host.
@@ -220,6 +232,7 @@ impl Default for AgentConfig {
             starts: Starts::default(),
             log: Log::default(),
             pool: Pool::default(),
+            metrics: Metrics::default(),
             owner: BTreeMap::new(),
             template: BTreeMap::new(),
             alias: Vec::new(),
@@ -275,6 +288,15 @@ impl Default for Pool {
             address: 8,
             private: 8,
             inits: 8,
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            vhosts: 50,
+            owners: 50,
         }
     }
 }
