@@ -158,6 +158,14 @@ fn short_lives_are_counted_to_the_last() {
         }
     }
     counted.check(&host, start, false);
+    // Each start was timed once, though agents came and went.
+    let times = &usage(&host)["start_times"];
+    assert_eq!(number(times, "starts"), counted.lives, "{times}");
+    let (mean, most) = (number(times, "mean_ms"), number(times, "max_ms"));
+    assert!(0.0 < mean && mean <= most, "{times}");
+    let parts = times["mean_phases"].as_object().unwrap();
+    let parts: f64 = parts.values().map(|part| part.as_f64().unwrap()).sum();
+    assert!(0.0 < parts && parts <= mean * 1.01, "{times}");
     host.finish();
 }
 
@@ -199,15 +207,25 @@ fn a_living_site_is_seen_while_it_lives() {
     for key in [
         "cpu_seconds",
         "memory_peak_bytes",
+        "memory_current_bytes",
         "net_tx_bytes",
         "pids_peak",
     ] {
         assert!(number(&used, key) > 0.0, "{key}: {used}");
     }
+    // Measured apart, soon after it was read for the first time, and told with a later reading.
+    wait_for("its private memory", seconds(120), || {
+        host.get(SITE, "/");
+        number(&usage(&host), "memory_private_bytes") > 0.0
+    });
+    let used = usage(&host);
+    assert!(number(&used, "memory_private_bytes") < 4e6, "{used}");
     let page = host.ctl(&["usage", SITE]);
     let text = String::from_utf8_lossy(&page.stdout).into_owned();
     assert!(
-        page.status.success() && text.contains("a.example.com of acme"),
+        page.status.success()
+            && text.contains("a.example.com of acme")
+            && text.contains("a start took"),
         "{text}"
     );
     assert_eq!(host.verb(SITE, "stop").status, 200);

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::more::{More, Phases, Starts};
 use super::sums::{Bucket, Gauges, Reading, Sums};
 
 /// One history: stretches of `step` seconds, of which the last `keep` are kept.
@@ -70,6 +71,9 @@ pub struct Record {
     pub more: Sums,
     /// Sizes at that moment.
     pub gauges: Gauges,
+    /// How long its start took, if it came to listen.
+    #[serde(skip)]
+    pub phases: Option<Phases>,
 }
 
 /// How far a life has been accounted.
@@ -78,7 +82,13 @@ struct Accounted {
     life: Life,
     sums: Sums,
     memory_peak: u64,
+    /// How long its start took is accounted.
+    #[serde(skip)]
+    timed: bool,
 }
+
+/// What a book has beside its first fields: whether the life's start is timed; of the total and of the open stretches.
+pub type Later = (bool, More, [More; RINGS.len()]);
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +123,11 @@ impl Book {
             sums: record.more,
             memory_peak: record.gauges.memory,
             pids: record.gauges.pids,
+            more: More {
+                memory: record.gauges.memory,
+                private: record.gauges.private,
+                starts: Starts::default(),
+            },
         };
         if let Some(life) = record.life {
             let mut base = match self.accounted {
@@ -121,6 +136,7 @@ impl Book {
                     life,
                     sums: Sums::default(),
                     memory_peak: 0,
+                    timed: false,
                 },
             };
             new.sums.add(&record.reading.advance(&mut base.sums));
@@ -128,6 +144,10 @@ impl Book {
             if record.gauges.memory_peak > base.memory_peak {
                 base.memory_peak = record.gauges.memory_peak;
                 new.memory_peak = new.memory_peak.max(record.gauges.memory_peak);
+            }
+            if let Some(phases) = record.phases.filter(|_| !base.timed) {
+                new.more.starts = Starts::one(phases);
+                base.timed = true;
             }
             self.accounted = Some(base);
         }
@@ -147,6 +167,26 @@ impl Book {
         Entered {
             new: new.sums,
             closed,
+        }
+    }
+
+    pub(super) fn parts_of_later(&self) -> Later {
+        let timed = self.accounted.is_some_and(|life| life.timed);
+        let open = self
+            .open
+            .map(|open| open.map_or_else(More::default, |(_, bucket)| bucket.more));
+        (timed, self.total.more, open)
+    }
+
+    pub(super) fn set_parts_of_later(&mut self, (timed, total, open): Later) {
+        if let Some(life) = &mut self.accounted {
+            life.timed = timed;
+        }
+        self.total.more = total;
+        for (slot, more) in self.open.iter_mut().zip(open) {
+            if let Some((_, bucket)) = slot {
+                bucket.more = more;
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::book::Record;
+use super::codec;
 
 /// While the database takes nothing the file grows no further than this.
 const LARGEST: u64 = 64 << 20;
@@ -58,7 +59,8 @@ impl Journal {
     pub(super) fn append(&mut self, record: &Record) -> Result<u64> {
         let number = self.last + 1;
         let mut bytes = vec![0; HEAD];
-        bytes = postcard::to_extend(&(number, record), bytes)?;
+        bytes = postcard::to_extend(&number, bytes)?;
+        bytes = codec::encode(record, bytes)?;
         let (head, body) = bytes.split_at_mut(HEAD);
         head[..4].copy_from_slice(&u32::try_from(body.len())?.to_le_bytes());
         head[4..].copy_from_slice(&checksum(body).to_le_bytes());
@@ -118,7 +120,8 @@ fn next(bytes: &[u8], at: usize) -> Option<((u64, Record), usize)> {
     if checksum(content) != u64::from_le_bytes(sum) {
         return None;
     }
-    Some((postcard::from_bytes(content).ok()?, end))
+    let (number, rest) = postcard::take_from_bytes(content).ok()?;
+    Some(((number, codec::decode(rest).ok()?), end))
 }
 
 pub(super) fn checksum(bytes: &[u8]) -> u64 {

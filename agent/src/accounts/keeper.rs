@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::meter::Meter;
+use super::private::Measurer;
 use super::{Shared, lock};
 
 /// How often living containers are read.
@@ -16,6 +17,7 @@ const SPREAD: Duration = Duration::from_secs(4);
 /// Runs until it is told to stop. While no container lives and nothing is to be stored it waits for ever.
 pub(super) fn run(shared: &Shared) {
     let mut next = Instant::now();
+    let mut private = Measurer::default();
     store(shared);
     loop {
         match wait(shared, next) {
@@ -32,6 +34,7 @@ pub(super) fn run(shared: &Shared) {
                 next = Instant::now() + TICK;
                 read_all(shared);
                 store(shared);
+                private.look(living(shared));
             }
         }
     }

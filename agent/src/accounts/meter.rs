@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use super::book::{Life, Record};
 use super::exposed::Name;
 use super::sums::Field;
-use super::{Asked, blank, lock};
-use crate::container::Container;
+use super::{Asked, blank, lock, more};
+use crate::container::{Container, Phases};
 
 /// A container that has used no CPU time since it was read has not done anything else either, but for what the kernel
 /// writes out for it later: it is read in full this often only.
@@ -22,6 +23,10 @@ pub(super) struct Meter {
     asked: Asked,
     /// Bytes at the last reading.
     memory: AtomicU64,
+    /// Bytes that its processes had for themselves when that was measured last.
+    private: AtomicU64,
+    /// When that was begun last, and what it had used then.
+    measured: Mutex<Option<(Instant, Option<u64>)>>,
     state: Mutex<State>,
 }
 
@@ -42,6 +47,8 @@ impl Meter {
             life,
             asked,
             memory: AtomicU64::new(0),
+            private: AtomicU64::new(0),
+            measured: Mutex::default(),
             state: Mutex::default(),
         }
     }
@@ -52,6 +59,35 @@ impl Meter {
         let owner = container.record.owner.as_str().into();
         let name = (container.vhost.clone(), owner);
         Some((name, self.memory.load(Ordering::Relaxed)))
+    }
+
+    /// For how long its private memory has not been measured; None if that need not be done again: not yet, or not before
+    /// it has done something. A container that has not been read yet is not old enough.
+    pub(super) fn unmeasured(&self, every: Duration) -> Option<Duration> {
+        let cpu = lock(&self.state).cpu?;
+        match *lock(&self.measured) {
+            None => Some(Duration::MAX),
+            Some((_, then)) if then == Some(cpu) => None,
+            Some((at, _)) => Some(at.elapsed()).filter(|age| *age >= every),
+        }
+    }
+
+    /// The group of the container, whose private memory is measured from now on; None if it has ended.
+    pub(super) fn begin_measuring(&self) -> Option<Arc<cgroup::Group>> {
+        let state = lock(&self.state);
+        let container = self.container.upgrade().filter(|_| !state.closed)?;
+        *lock(&self.measured) = Some((Instant::now(), state.cpu));
+        Some(container.group.clone())
+    }
+
+    /// What came of that.
+    pub(super) fn set_private(&self, bytes: u64) {
+        self.private.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Private memory when it was measured last; 0 if it was not.
+    pub(super) fn private(&self) -> u64 {
+        self.private.load(Ordering::Relaxed)
     }
 
     /// From now on nothing is read any more; waits for a reading under way.
@@ -77,6 +113,7 @@ impl Meter {
             }
         }
         let mut record = read(&Source::of(&container), Some(self.life));
+        record.gauges.private = self.private();
         let dispatches = self.asked.swap(0, Ordering::Relaxed);
         record.more.set(Field::Dispatches, dispatches);
         self.memory.store(record.gauges.memory, Ordering::Relaxed);
@@ -95,6 +132,7 @@ pub(super) struct Source<'a> {
     /// For how long it has been listening, if it has been.
     pub(super) awake_ms: Option<u64>,
     starts: Option<u64>,
+    phases: Option<more::Phases>,
 }
 
 impl<'a> Source<'a> {
@@ -107,6 +145,7 @@ impl<'a> Source<'a> {
             network: None,
             awake_ms: None,
             starts: None,
+            phases: None,
         }
     }
 
@@ -117,6 +156,7 @@ impl<'a> Source<'a> {
             network: container.network_bytes(),
             awake_ms: Some(millis(crate::time::unix_now() - record.ready_at)),
             starts: Some(1),
+            phases: Some(micros(&record.phases)),
             ..Self::new(&container.vhost, &record.owner, &container.group)
         }
     }
@@ -126,6 +166,7 @@ impl<'a> Source<'a> {
 pub(super) fn read(source: &Source<'_>, life: Option<Life>) -> Record {
     let mut record = blank(source.vhost, source.owner);
     record.life = life;
+    record.phases = source.phases;
     let (usage, error) = source.group.counters();
     if let Some(error) = error {
         tracing::debug!("{}: {error}", source.vhost);
@@ -154,4 +195,17 @@ pub(super) fn read(source: &Source<'_>, life: Option<Life>) -> Record {
 /// Seconds as whole milliseconds; a clock that went back makes it zero.
 pub(super) fn millis(seconds: f64) -> u64 {
     (seconds.max(0.0) * 1e3) as u64
+}
+
+/// The parts of a start, in the order of [`more::PHASES`].
+pub(super) fn micros(phases: &Phases) -> more::Phases {
+    [
+        phases.documents,
+        phases.resources,
+        phases.clone,
+        phases.setup,
+        phases.listen,
+        phases.total,
+    ]
+    .map(|ms| (ms.max(0.0) * 1e3) as u64)
 }

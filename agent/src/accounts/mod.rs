@@ -7,10 +7,13 @@
 
 pub mod book;
 pub mod busiest;
+mod codec;
 pub mod exposed;
 mod journal;
 mod keeper;
 mod meter;
+pub mod more;
+mod private;
 pub mod report;
 mod store;
 pub mod sums;
@@ -143,6 +146,7 @@ impl Accounts {
             None => self.life(&container.group),
         };
         let mut record = meter::read(&Source::of(container), life);
+        record.gauges.private = meter.map_or(0, |meter| meter.private());
         record
             .more
             .set(Field::Dispatches, asked.swap(0, Ordering::Relaxed));
@@ -193,6 +197,8 @@ impl Accounts {
         record.reading.set(Field::Starts, Some(1));
         if source.awake_ms.is_none() {
             record.reading.set(Field::FailedStarts, Some(1));
+        } else {
+            record.phases = known.map(|record| meter::micros(&record.phases));
         }
         self.note(record);
     }
@@ -367,6 +373,7 @@ fn blank(vhost: &str, owner: &str) -> Record {
         reading: Reading::default(),
         more: Sums::default(),
         gauges: Gauges::default(),
+        phases: None,
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Line;
 use super::book::{RINGS, Ring};
+use super::more::{PHASES, Starts};
 use super::sums::{Bucket, Field};
 
 /// So many points a series has at most, unless a step was asked for.
@@ -57,6 +58,18 @@ impl Window {
         })
     }
 
+    /// The last `since` seconds before `now` in whole stretches of a minute at least: readings lie seconds apart, so that
+    /// shorter ones may hold what was used in the one before.
+    pub fn coarse(now: u64, since: u64) -> Self {
+        let reaches = |ring: &Ring| ring.step >= 60 && since <= ring.step * ring.keep;
+        let index = RINGS.iter().position(reaches).unwrap_or(RINGS.len() - 1);
+        Self {
+            ring: index,
+            from: RINGS[index].number(now.saturating_sub(since)),
+            each: 1,
+        }
+    }
+
     /// Seconds of a point.
     pub fn step(self) -> u64 {
         RINGS[self.ring].step * u64::from(self.each)
@@ -79,6 +92,14 @@ impl Window {
     }
 }
 
+/// The most of something at a time.
+const PEAKS: [&str; 4] = [
+    "memory_peak_bytes",
+    "memory_current_bytes",
+    "memory_private_bytes",
+    "pids_peak",
+];
+
 /// The whole answer: sums of the window per vhost and per owner, and series of those stretches in which something was.
 pub fn answer(window: Window, now: u64, lines: &[Line]) -> Value {
     let mut owners: BTreeMap<&str, Bucket> = BTreeMap::new();
@@ -89,7 +110,7 @@ pub fn answer(window: Window, now: u64, lines: &[Line]) -> Value {
             sum.merge(bucket);
         }
         let of_owner = owners.entry(&line.owner).or_default();
-        of_owner.sums.add(&sum.sums);
+        of_owner.merge(&sum);
         let mut shown = show(&sum);
         shown.insert("vhost".into(), json!(line.vhost));
         shown.insert("owner".into(), json!(line.owner));
@@ -106,8 +127,9 @@ pub fn answer(window: Window, now: u64, lines: &[Line]) -> Value {
     let owners = owners.into_iter().map(|(owner, sum)| {
         let mut shown = show(&sum);
         // The peaks of sites come at different times: they add up to nothing.
-        shown.remove("memory_peak_bytes");
-        shown.remove("pids_peak");
+        for key in PEAKS {
+            shown.remove(key);
+        }
         shown.insert("owner".into(), json!(owner));
         Value::Object(shown)
     });
@@ -131,15 +153,46 @@ fn show(bucket: &Bucket) -> Map<String, Value> {
         };
         map.insert(name.into(), value);
     }
-    map.insert("memory_peak_bytes".into(), json!(bucket.memory_peak));
-    map.insert("pids_peak".into(), json!(bucket.pids));
+    let peaks = [
+        bucket.memory_peak,
+        bucket.more.memory,
+        bucket.more.private,
+        bucket.pids,
+    ];
+    for (key, most) in PEAKS.into_iter().zip(peaks) {
+        map.insert(key.into(), json!(most));
+    }
+    if bucket.more.starts.count > 0 {
+        map.insert("start_times".into(), times(&bucket.more.starts));
+    }
     map
+}
+
+/// How long starts took, on average and at most: all of it, and each part.
+fn times(starts: &Starts) -> Value {
+    let shown = |of: &dyn Fn(usize) -> f64| -> (f64, Map<String, Value>) {
+        let ms = |part| of(part).round() / 1e3;
+        let (whole, parts) = (PHASES.len() - 1, PHASES.iter().enumerate());
+        let parts = parts.take(whole);
+        let parts = parts.map(|(part, name)| ((*name).to_owned(), json!(ms(part))));
+        (ms(whole), parts.collect())
+    };
+    let (mean, mean_phases) = shown(&|part| starts.sum[part] as f64 / starts.count as f64);
+    let (most, max_phases) = shown(&|part| starts.most[part] as f64);
+    json!({
+        "starts": starts.count,
+        "mean_ms": mean,
+        "max_ms": most,
+        "mean_phases": mean_phases,
+        "max_phases": max_phases,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::accounts::more::More;
     use crate::accounts::sums::Sums;
 
     const NOW: u64 = 1_800_000_123;
@@ -160,6 +213,14 @@ mod tests {
             assert_eq!((window.ring, window.step()), (ring, step), "{since}");
             assert!(window.begins() <= NOW - since);
         }
+        for (since, step) in [
+            (60, 60),
+            (86_400, 60),
+            (3 * 86_400, 3600),
+            (9999 * 86_400, 3600),
+        ] {
+            assert_eq!(Window::coarse(NOW, since).step(), step, "{since}");
+        }
         let exact = Window::new(NOW, 3600, Some(60), false).unwrap();
         assert_eq!((exact.ring, exact.step()), (0, 60));
         assert!(
@@ -179,6 +240,10 @@ mod tests {
                 sums,
                 memory_peak: cpu,
                 pids: 1,
+                more: More {
+                    starts: Starts::one([0, 0, 0, 0, 1000, cpu * 1000]),
+                    ..More::default()
+                },
             }
         };
         let window = Window::new(NOW, 3600, None, false).unwrap();
@@ -195,6 +260,8 @@ mod tests {
         let told = answer(window, NOW, &[line("a"), line("b")]);
         let seconds = sum as f64 / 1e6;
         assert_eq!(told["owners"][0]["cpu_seconds"], 2.0 * seconds);
+        assert_eq!(told["owners"][0]["start_times"]["starts"], 2 * 721);
+        assert!(told["owners"][0]["memory_peak_bytes"].is_null());
         for vhost in told["vhosts"].as_array().unwrap() {
             assert_eq!(vhost["cpu_seconds"], seconds);
             let points = vhost["series"].as_array().unwrap();
@@ -205,6 +272,13 @@ mod tests {
                 .sum();
             assert!((added - seconds).abs() < 1e-9);
             assert_eq!(vhost["memory_peak_bytes"], 720);
+            let times = &vhost["start_times"];
+            assert_eq!(
+                (&times["mean_ms"], &times["max_ms"]),
+                (&json!(360.0), &json!(720.0))
+            );
+            assert_eq!(times["mean_phases"]["listen"], 1.0);
+            assert!(times["max_phases"]["total"].is_null());
         }
     }
 }

@@ -13,6 +13,7 @@ use redb::{
 };
 
 use super::book::{Book, Closed, RINGS, Record};
+use super::codec::{decode, encode};
 use super::sums::{Bucket, Sums};
 
 /// Vhost and owner → number, as keys of the other tables are short.
@@ -131,7 +132,7 @@ impl Store {
                 now = now.max(record.at);
                 let number = number_of(&mut names, &mut state, record)?;
                 let mut book: Book = match books.get(number)? {
-                    Some(bytes) => postcard::from_bytes(bytes.value())?,
+                    Some(bytes) => decode(bytes.value())?,
                     None => Book::default(),
                 };
                 let entered = book.enter(record);
@@ -139,7 +140,7 @@ impl Store {
                 for closed in entered.closed {
                     history.close(number, closed, record.at)?;
                 }
-                books.insert(number, &*postcard::to_allocvec(&book)?)?;
+                books.insert(number, &*encode(&book, Vec::new())?)?;
             }
             if now > 0 {
                 self.swept = sweep(&mut names, &mut books, &mut history, self.swept, now)?;
@@ -174,11 +175,11 @@ impl Store {
             let Some(bytes) = books.get(number)? else {
                 continue;
             };
-            let book: Book = postcard::from_bytes(bytes.value())?;
+            let book: Book = decode(bytes.value())?;
             let mut series = std::collections::BTreeMap::<u32, Bucket>::new();
             for row in history.range((number, from)..=(number, u32::MAX))? {
                 let (key, bucket) = row?;
-                series.insert(key.value().1, postcard::from_bytes(bucket.value())?);
+                series.insert(key.value().1, decode(bucket.value())?);
             }
             if let Some((at, bucket)) = book.open(ring).filter(|(at, _)| *at >= from) {
                 series.entry(at).or_default().merge(&bucket);
@@ -278,9 +279,9 @@ impl<'t> Histories<'t> {
     fn close(&mut self, book: u32, (ring, number, mut bucket): Closed, now: u64) -> Result<()> {
         let table = &mut self.0[ring];
         if let Some(stored) = table.get((book, number))? {
-            bucket.merge(&postcard::from_bytes(stored.value())?);
+            bucket.merge(&decode(stored.value())?);
         }
-        table.insert((book, number), &*postcard::to_allocvec(&bucket)?)?;
+        table.insert((book, number), &*encode(&bucket, Vec::new())?)?;
         self.drop_old(book, ring, now)
     }
 
@@ -310,7 +311,7 @@ fn sweep(
     let mut next = Vec::new();
     for entry in books.range(from..)?.take(SWEPT) {
         let (number, bytes) = entry?;
-        let book: Book = postcard::from_bytes(bytes.value())?;
+        let book: Book = decode(bytes.value())?;
         next.push((number.value(), book.last));
     }
     let longest = RINGS.map(|ring| ring.step * ring.keep);

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::more::More;
+
 /// Everything that only ever grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
@@ -134,6 +136,9 @@ pub struct Gauges {
     pub memory_peak: u64,
     /// Processes and threads.
     pub pids: u64,
+    /// Bytes of memory that its processes had for themselves when that was measured last; 0 if it was not.
+    #[serde(skip)]
+    pub private: u64,
 }
 
 /// What was used in a stretch of time.
@@ -145,6 +150,9 @@ pub struct Bucket {
     pub memory_peak: u64,
     /// The most processes and threads that were seen.
     pub pids: u64,
+    /// What came later.
+    #[serde(skip)]
+    pub more: More,
 }
 
 impl Bucket {
@@ -153,5 +161,6 @@ impl Bucket {
         self.sums.add(&other.sums);
         self.memory_peak = self.memory_peak.max(other.memory_peak);
         self.pids = self.pids.max(other.pids);
+        self.more.merge(&other.more);
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn record(vhost: &str, group: u64, cpu: u64) -> Record {
         reading,
         more: Sums::default(),
         gauges: Gauges::default(),
+        phases: None,
     }
 }
 
@@ -59,6 +60,7 @@ fn a_peak_belongs_to_the_stretch_in_which_it_was_reached() {
             memory,
             memory_peak,
             pids: 1,
+            private: 0,
         },
         ..record("v", 1, 0)
     };

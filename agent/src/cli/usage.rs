@@ -6,6 +6,7 @@ use super::client::{Call, Client};
 use super::failure::Failure;
 use super::screen::{Screen, Tint};
 use super::table::{Column, Table};
+use super::values::Phases;
 use super::{text, units};
 use crate::cli::call::segment;
 
@@ -57,7 +58,21 @@ struct Row {
     failed_starts: u64,
     dispatches: u64,
     awake_seconds: f64,
+    memory_current_bytes: u64,
+    memory_private_bytes: u64,
+    start_times: StartTimes,
     series: Vec<Row>,
+}
+
+/// How long starts took, by part.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+struct StartTimes {
+    starts: u64,
+    mean_ms: f64,
+    max_ms: f64,
+    mean_phases: Phases,
+    max_phases: Phases,
 }
 
 /// Prints it.
@@ -200,6 +215,18 @@ fn sheet(screen: &Screen, usage: &Usage, row: &Row) -> Vec<String> {
         Some(&|p| p.memory_peak_bytes as f64),
     );
     line(
+        "  when read",
+        units::bytes(row.memory_current_bytes),
+        Some(&|p| p.memory_current_bytes as f64),
+    );
+    if row.memory_private_bytes > 0 {
+        line(
+            "  private",
+            units::bytes(row.memory_private_bytes),
+            Some(&|p| p.memory_private_bytes as f64),
+        );
+    }
+    line(
         "read",
         units::bytes(row.io_read_bytes),
         Some(&|p| p.io_read_bytes as f64),
@@ -236,6 +263,25 @@ fn sheet(screen: &Screen, usage: &Usage, row: &Row) -> Vec<String> {
     };
     line("starts", format!("{}{failed}", row.starts), None);
     line("killed for want of memory", row.oom_kills.to_string(), None);
+    lines.extend(times(&row.start_times));
+    lines
+}
+
+/// How long starts took, on average and at most, with their parts.
+fn times(times: &StartTimes) -> Vec<String> {
+    if times.starts == 0 {
+        return Vec::new();
+    }
+    let line = |name: &str, mean: f64, most: f64| {
+        let (mean, most) = (units::millis(mean), units::millis(most));
+        format!("  {name:<14}  {mean:>12}  at most {most}")
+    };
+    let mut lines = vec![line("a start took", times.mean_ms, times.max_ms)];
+    for (name, mean) in &times.mean_phases.0 {
+        let most = times.max_phases.0.iter().find(|(known, _)| known == name);
+        let name = format!("  {}", text::clean(name));
+        lines.push(line(&name, *mean, most.map_or(0.0, |(_, ms)| *ms)));
+    }
     lines
 }
 
@@ -270,12 +316,12 @@ fn csv(usage: &Usage, points: bool) -> Vec<String> {
     let mut lines = vec![
         "vhost,owner,from,seconds,cpu_seconds,throttled_seconds,memory_peak_bytes,io_read_bytes,io_write_bytes,\
          io_read_ops,io_write_ops,net_rx_bytes,net_tx_bytes,pids_peak,oom_kills,starts,failed_starts,dispatches,\
-         awake_seconds"
+         awake_seconds,memory_current_bytes,memory_private_bytes,timed_starts,start_mean_ms,start_max_ms"
             .to_owned(),
     ];
     let line = |of: &Row, from: u64, seconds: u64, p: &Row| {
         format!(
-            "{},{},{from},{seconds},{:.6},{:.6},{},{},{},{},{},{},{},{},{},{},{},{},{:.3}",
+            "{},{},{from},{seconds},{:.6},{:.6},{},{},{},{},{},{},{},{},{},{},{},{},{:.3},{},{},{},{:.3},{:.3}",
             text::clean(&of.vhost),
             text::clean(&of.owner),
             p.cpu_seconds,
@@ -292,7 +338,12 @@ fn csv(usage: &Usage, points: bool) -> Vec<String> {
             p.starts,
             p.failed_starts,
             p.dispatches,
-            p.awake_seconds
+            p.awake_seconds,
+            p.memory_current_bytes,
+            p.memory_private_bytes,
+            p.start_times.starts,
+            p.start_times.mean_ms,
+            p.start_times.max_ms,
         )
     };
     for row in &usage.vhosts {
@@ -318,6 +369,8 @@ mod tests {
         let of = |vhost: &str, cpu: f64| {
             json!({"vhost": vhost, "owner": "acme", "cpu_seconds": cpu, "memory_peak_bytes": 1 << 20, "io_write_bytes": 2048,
                 "starts": 1, "dispatches": 9, "awake_seconds": 61.5,
+                "memory_private_bytes": 300 << 10, "start_times": {"starts": 1, "mean_ms": 36.1, "max_ms": 36.1,
+                    "mean_phases": {"setup": 6.1, "listen": 30.0}, "max_phases": {"setup": 6.1, "listen": 30.0}},
                 "series": [{"at": 1000, "cpu_seconds": cpu / 4.0}, {"at": 1300, "cpu_seconds": cpu * 3.0 / 4.0}]})
         };
         json!({"from": 1000, "to": 1600, "step_s": 100, "vhosts": [of("b.example", 2.0), of("a.example", 6.0)],
@@ -358,6 +411,16 @@ mod tests {
             .find(|line| line.contains("CPU"))
             .unwrap_or_default();
         assert!(cpu.contains("▃▃▃▃") && cpu.contains("█"), "{out}");
+        for line in [
+            format!("  {:<14}  {:>12}  ", "  private", "300K"),
+            format!(
+                "  {:<14}  {:>12}  at most 36.1 ms",
+                "a start took", "36.1 ms"
+            ),
+            format!("  {:<14}  {:>12}  at most 6.10 ms", "  setup", "6.10 ms"),
+        ] {
+            assert!(out.contains(&line), "{line}\n{out}");
+        }
         let plain: Vec<usize> = out
             .lines()
             .map(|line| {
@@ -380,7 +443,7 @@ mod tests {
             let (code, out, _) = fastctl(&agent.socket, words);
             assert_eq!((code, out.lines().count()), (0, lines), "{out}");
             let fields = |line: &str| line.split(',').count();
-            assert!(out.lines().all(|line| fields(line) == 19), "{out}");
+            assert!(out.lines().all(|line| fields(line) == 24), "{out}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! How much memory live sites have for themselves: `smaps_rollup` of their processes. Blocks, and walks page tables: only
-//! when somebody asks, and for a bounded number of processes.
+//! when somebody asks, or now and then for the accounts, and for a bounded number of processes.
 
 use std::sync::Arc;
 
@@ -34,14 +34,21 @@ pub fn measure(live: &[Arc<Site>]) -> Measured {
         if !number.is_multiple_of(step) {
             continue;
         }
-        let pids = container.group.pids().unwrap_or_default();
-        let private = pids.into_iter().take(PROCESSES).filter_map(private);
-        if let Some(sum) = private.reduce(u64::saturating_add) {
+        if let Some(sum) = of_group(&container.group, PROCESSES).0 {
             measured.measured += 1;
             measured.private_bytes += sum;
         }
     }
     measured
+}
+
+/// What the first `most` processes of a group have for themselves, None if none could be measured; and how many were
+/// looked at.
+pub(crate) fn of_group(group: &cgroup::Group, most: usize) -> (Option<u64>, usize) {
+    let pids = group.pids().unwrap_or_default();
+    let looked = pids.len().min(most);
+    let private = pids.into_iter().take(most).filter_map(private);
+    (private.reduce(u64::saturating_add), looked)
 }
 
 /// What would be free without this process; None if it has ended or nobody may look.
