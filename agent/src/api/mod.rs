@@ -21,6 +21,7 @@ mod sessions;
 mod stream;
 mod usage;
 mod vhosts;
+mod whatif;
 mod wire;
 
 pub use server::{Server, listen};

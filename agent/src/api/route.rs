@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::rights::{Peer, Role};
 use super::server::Server;
 use super::wire::Wire;
-use super::{body, dispatch, exec, host, metrics, owners, seeing, stream, usage, vhosts};
+use super::{body, dispatch, exec, host, metrics, owners, seeing, stream, usage, vhosts, whatif};
 use crate::machine::Event;
 
 /// Answers one request; never fails.
@@ -64,7 +64,10 @@ async fn route(server: &Server, peer: &Peer, wire: &Wire, request: Request<Bytes
         }
         ["v1", "capacity"] => {
             allow(&request, &[Method::GET])?;
-            seeing::capacity(server, peer, &query).await
+            match query.get("vhost") {
+                Some(vhost) => whatif::ask(server, peer, vhost, &query).await,
+                None => seeing::capacity(server, peer, &query).await,
+            }
         }
         ["v1", "diagnose"] => {
             allow(&request, &[Method::GET])?;
@@ -230,6 +233,12 @@ impl Query {
             .iter()
             .find(|(known, _)| known == key)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a parameter that may come more than once.
+    pub(super) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        let pairs = self.0.iter().filter(move |(known, _)| known == key);
+        pairs.map(|(_, value)| value.as_str())
     }
 
     /// Whether a switch is on.

@@ -19,7 +19,7 @@ pub(super) async fn usage(server: &Server, peer: &Peer, query: &Query) -> Answer
     {
         return Err(Problem::forbidden(format!("owner {owner:?} is not you")));
     }
-    let since = span("since", query.get("since").unwrap_or(SINCE))?;
+    let since = since(query)?;
     let step = query
         .get("step")
         .map(|text| span("step", text))
@@ -61,6 +61,11 @@ pub(super) async fn usage(server: &Server, peer: &Peer, query: &Query) -> Answer
         Some(problem) if told["vhosts"].as_array().is_none_or(Vec::is_empty) => Err(problem),
         _ => answer::json(&told),
     }
+}
+
+/// How far back is asked for, seconds.
+pub(super) fn since(query: &Query) -> Result<u64, Problem> {
+    span("since", query.get("since").unwrap_or(SINCE))
 }
 
 /// Whole seconds.

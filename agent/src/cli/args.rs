@@ -183,10 +183,21 @@ pub enum Verb {
         window: Span,
     },
     /// Say how many more sites like those that live fit, by measured memory and CPU time, with the arithmetic
+    ///
+    /// With --vhost: what other limits would have done to that site, by what is recorded of it.
     Capacity {
         /// Memory to leave alone (default: a tenth of all, at least 256M)
-        #[arg(long, value_name = "SIZE")]
+        #[arg(long, value_name = "SIZE", conflicts_with = "vhost")]
         reserve: Option<Bytes>,
+        /// The site to which other limits are held
+        #[arg(long, requires = "limits", value_parser = NonEmptyStringValueParser::new())]
+        vhost: Option<String>,
+        /// How far back
+        #[arg(long, default_value = "24h", requires = "vhost")]
+        since: Span,
+        /// Limits, such as cpu=20% memory=128M
+        #[arg(value_name = "KEY=VALUE", requires = "vhost")]
+        limits: Vec<String>,
     },
     /// One line and an exit code for Nagios and its like
     ///

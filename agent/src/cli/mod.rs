@@ -41,6 +41,7 @@ pub(crate) mod units;
 mod usage;
 mod values;
 mod verbs;
+mod whatif;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -170,7 +171,13 @@ async fn ask(args: Args, screen: &mut Screen) -> Result<(), Failure> {
         }
         Verb::Top => top::run(client, screen, json).await,
         Verb::Diagnose { window } => diagnose::run(client, screen, *window, json).await,
-        Verb::Capacity { reserve } => capacity::run(client, screen, *reserve, json).await,
+        Verb::Capacity {
+            vhost: Some(vhost),
+            since,
+            limits,
+            ..
+        } => whatif::run(client, screen, vhost, *since, limits, json).await,
+        Verb::Capacity { reserve, .. } => capacity::run(client, screen, *reserve, json).await,
         Verb::Check {
             warning,
             critical,

@@ -13,6 +13,7 @@ mod live;
 pub mod private;
 pub mod sample;
 mod verdict;
+pub mod whatif;
 mod words;
 
 pub use live::Live;
