@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod apache;
+mod books;
 mod bundle;
 mod cold;
 mod exits;
 mod listen;
+mod live;
 mod memory;
 mod report;
 mod scale;
@@ -31,7 +33,7 @@ impl Effort {
 type Measure = fn(Effort) -> Vec<Row>;
 
 /// What can be measured, by name.
-const ROWS: [(&str, Measure); 7] = [
+const ROWS: [(&str, Measure); 9] = [
     ("cold", cold::measure),
     ("exit", exits::measure),
     ("apache", apache::measure),
@@ -39,6 +41,8 @@ const ROWS: [(&str, Measure); 7] = [
     ("listen", listen::measure),
     ("memory", memory::measure),
     ("scale", scale::measure),
+    ("live", live::measure),
+    ("books", books::measure),
 ];
 
 fn usage() -> ! {

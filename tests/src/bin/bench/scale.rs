@@ -12,7 +12,7 @@ const DEFINITIONS: usize = 100_000;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// CPU that a process has used, clock ticks.
-fn ticks(pid: u32) -> u64 {
+pub(crate) fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let rest = stat.rsplit_once(')').unwrap().1;
     let words: Vec<&str> = rest.split_ascii_whitespace().collect();
