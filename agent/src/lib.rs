@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod container;
 pub mod daemon;
+pub mod disk;
 pub mod doctor;
 pub mod events;
 mod fnv;

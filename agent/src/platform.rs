@@ -18,6 +18,7 @@ use crate::config::AgentConfig;
 use crate::config::agent::ListenCheck;
 use crate::config::definition::{Network, Protocol};
 use crate::container::templates::Templates;
+use crate::disk::Projects;
 use crate::events::Events;
 use crate::owner_groups::OwnerGroups;
 use crate::owners::Owners;
@@ -69,6 +70,8 @@ pub struct Platform {
     pub events: Events,
     /// What everyone used.
     pub accounts: Accounts,
+    /// How much disk space they may take.
+    pub disk: Projects,
     /// The vhosts that have a container.
     pub live: Live,
     /// How listeners are found.
@@ -97,6 +100,7 @@ impl Platform {
             (config.state_dir.join("vhosts"), 0o700),
             (config.state_dir.join("logs"), 0o711),
             (config.state_dir.join("owners"), 0o700),
+            (config.state_dir.join("disk"), 0o700),
         ] {
             make_directory(&directory, mode)?;
         }
@@ -131,6 +135,7 @@ impl Platform {
             config.metrics.owners as usize,
         );
         let accounts = Accounts::open(&config.state_dir, &config.run_dir, exposed)?;
+        let disk = Projects::load(config.state_dir.join("disk"))?;
         let readiness = Readiness::new().context("cannot start the readiness thread")?;
         let platform = Self {
             method: match config.listen_check {
@@ -146,6 +151,7 @@ impl Platform {
             born: Instant::now(),
             events: Events::default(),
             accounts,
+            disk,
             live: Live::default(),
             config,
             owner_groups: OwnerGroups::new(tree.clone()),

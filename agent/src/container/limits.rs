@@ -8,9 +8,6 @@ use cgroup::{CpuLimit, DEFAULT_PERIOD_USEC, IoLimit, Setting};
 use crate::config::Limits;
 use crate::config::definition::LimitKey;
 
-/// Limits that the kernel enforces with something else than a control group; not offered by this version.
-const ELSEWHERE: [LimitKey; 1] = [LimitKey::Disk];
-
 /// What a control group has to be told. `documents` tells the disk that I/O limits are for; needed only if there
 /// are such limits. Keys that are not set are lifted when `live`, so that a limit taken away is gone, and left
 /// alone in a new group, where nothing is set anyway.
@@ -19,14 +16,6 @@ pub fn translate(
     documents: Option<BorrowedFd<'_>>,
     live: bool,
 ) -> Result<cgroup::Limits> {
-    for key in ELSEWHERE {
-        if let Some(raw) = limits.get(key) {
-            bail!(
-                "cannot limit {key} to {}: this version has no means to enforce it; leave {key} out",
-                key.show(raw)
-            );
-        }
-    }
     let setting = |value: Option<Option<u64>>| match value {
         None if live => Setting::Max,
         None => Setting::Keep,
@@ -181,8 +170,6 @@ mod tests {
 
     #[test]
     fn nothing_is_dropped_silently() {
-        for word in ["disk=5G", "io.write=2MB/s"] {
-            assert!(translate(&limits(&[word]), None, false).is_err(), "{word}");
-        }
+        assert!(translate(&limits(&["io.write=2MB/s"]), None, false).is_err());
     }
 }

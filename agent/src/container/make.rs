@@ -19,6 +19,7 @@ use super::{
 };
 use crate::config::definition::{Listen, Mode, User};
 use crate::config::{Definition, Limits};
+use crate::disk;
 use crate::packet;
 use crate::platform::Platform;
 use crate::spawner::SpawnError;
@@ -71,6 +72,8 @@ pub async fn make(
     let documents = open_documents(platform, definition).await?;
     let template = platform.templates.get(&definition.template)?;
     let (uid, gid) = user(platform, definition, documents.as_ref())?;
+    let path = definition.documents.as_deref();
+    disk::limit_new(platform, vhost, path, documents.as_ref(), wanted).await?;
     // Held until the clone: what comes after it touches the documents, and storage that hangs must hold nobody up.
     let place = platform.start_place().await?;
     let opened = Instant::now();

@@ -10,6 +10,8 @@ mod mounts;
 mod network;
 mod platform;
 
+pub use mounts::project_quotas_advice;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};

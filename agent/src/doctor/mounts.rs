@@ -132,18 +132,29 @@ fn quota(path: &Path, mount: Option<&Mount>) -> Check {
     {
         return Check::ok(&name, format!("{kind} with project quotas"));
     }
-    let advice = match kind {
-        "xfs" => "mount it with -o prjquota (for the root file system: rootflags=prjquota)",
-        "ext4" => {
-            "tune2fs -O project,quota on the unmounted file system, then mount it with -o prjquota"
-        }
-        _ => "put the documents on xfs or ext4 with project quotas, or do without disk limits",
-    };
     Check::warn(
         &name,
         format!("{kind} without project quotas: no disk limits"),
-        advice,
+        quota_advice(kind),
     )
+}
+
+/// How a file system of that type gets project quotas.
+fn quota_advice(kind: &str) -> &'static str {
+    match kind {
+        "xfs" => "mount it with -o prjquota (for the root file system: rootflags=prjquota)",
+        "ext4" => {
+            "tune2fs -O project -Q prjquota on the unmounted file system, then mount it with -o prjquota"
+        }
+        _ => "put the documents on xfs or ext4 with project quotas, or do without disk limits",
+    }
+}
+
+/// The type of the file system that a path is on, and how it gets project quotas.
+pub fn project_quotas_advice(path: &Path) -> (String, &'static str) {
+    let mounts = parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+    let kind = of_path(&mounts, path).map_or("an unknown file system", |m| &m.kind);
+    (kind.to_owned(), quota_advice(kind))
 }
 
 #[cfg(test)]

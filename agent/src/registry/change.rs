@@ -138,8 +138,9 @@ impl Registry {
                     }
                 }
                 Change::Removed(definition) => {
-                    if let Some(site) = self.site(&definition.name) {
-                        self.withdraw(site);
+                    match self.site(&definition.name) {
+                        Some(site) => self.withdraw(site),
+                        None => self.forget_disk(vec![(&*definition.name).into()]),
                     }
                 }
                 Change::Problem(problem) => {
@@ -156,6 +157,20 @@ impl Registry {
                         .emit("solved", None, json!({"file": &*file}));
                 }
             }
+        }
+    }
+
+    /// Lifts limits of disk space of vhosts that are not defined any more.
+    pub(super) fn forget_disk(&self, vhosts: Vec<Arc<str>>) {
+        let platform = self.platform.clone();
+        let gone: Vec<_> = vhosts
+            .into_iter()
+            .filter(|vhost| platform.disk.knows(vhost))
+            .collect();
+        if !gone.is_empty() {
+            tokio::task::spawn_blocking(move || {
+                gone.iter().for_each(|vhost| platform.disk.forget(vhost));
+            });
         }
     }
 

@@ -103,6 +103,11 @@ impl Registry {
         self.patterns().find(host)
     }
 
+    /// Whether there is a definition or a pattern for it now.
+    pub(super) fn is_defined(&self, vhost: &str) -> bool {
+        self.definitions().get(vhost).is_some() || self.pattern_definition(vhost).is_some()
+    }
+
     /// The structure of a vhost, made if it has none. None if its definition has changed meanwhile; `defined` says
     /// that it comes from a file, not from a pattern.
     fn wake(

@@ -79,6 +79,8 @@ impl Registry {
             registry.platform.templates.collect_old();
         }
         registry.wake_kept();
+        let limited = registry.platform.disk.vhosts().into_iter();
+        registry.forget_disk(limited.filter(|vhost| !registry.is_defined(vhost)).collect());
         registry.take_over(found);
         registry.platform.fill_pool()?;
         Ok(registry)

@@ -86,6 +86,7 @@ impl Site {
                     tracing::error!("{}: {error:#}", site.name);
                 }
             }
+            platform.disk.forget(&site.name);
             let logs = platform.log_dir(&site.name);
             match std::fs::remove_dir_all(&logs) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

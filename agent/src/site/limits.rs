@@ -11,6 +11,7 @@ use super::Site;
 use crate::config::Limits;
 use crate::config::definition::{LimitChange, LimitKey, LimitPatch};
 use crate::container::{Container, documents, translate};
+use crate::disk::{self, BelowUse};
 
 /// How long storage may take to say which disk it is on.
 const STORAGE_LIMIT: Duration = Duration::from_secs(2);
@@ -60,8 +61,8 @@ impl Site {
         }
         let changed = match container {
             Some(container) => {
-                let before = container.limits()?;
-                let after = self.enforce(&container, &new).await?;
+                let before = self.in_force(&container)?;
+                let after = self.enforce(&container, &new, BelowUse::Refuse).await?;
                 let mut changes = Limits::diff(&before, &after);
                 // Limits that no control group shows, such as open files, change with the next start.
                 changes.extend(Limits::diff(&old, &new).into_iter().filter(|(key, ..)| {
@@ -78,6 +79,8 @@ impl Site {
                 // Refused now rather than at the next start.
                 let disk = self.disk(&new, None).await?;
                 translate(&new, disk.as_ref().map(AsFd::as_fd), false)?;
+                // That holds for a site that sleeps, too.
+                self.limit_disk(&new, BelowUse::Refuse).await?;
                 Changed {
                     changes: Limits::diff(&old, &new),
                     in_force: super::view::shown(&new),
@@ -92,6 +95,7 @@ impl Site {
         if let Err(error) = keep.await {
             // What cannot be kept is not promised: back to what was.
             self.enforce_limits_now().await?;
+            self.limit_disk(&old, BelowUse::Enforce).await?;
             return Err(error);
         }
         let shown: Vec<Value> = changed
@@ -122,29 +126,57 @@ impl Site {
             )
         };
         if let Some(container) = container {
-            self.enforce(&container, &limits).await?;
+            self.enforce(&container, &limits, BelowUse::Enforce).await?;
         }
         Ok(())
+    }
+
+    /// All limits in force on a container, read from the kernel.
+    pub(super) fn in_force(&self, container: &Container) -> Result<Limits> {
+        let mut limits = container.limits()?;
+        self.platform.disk.add_in_force(&self.name, &mut limits)?;
+        Ok(limits)
+    }
+
+    /// Limits disk space only. Returns the limit before.
+    async fn limit_disk(&self, limits: &Limits, below_use: BelowUse) -> Result<Option<u64>> {
+        let definition = self.definition();
+        let path = definition.documents.as_deref();
+        let wanted = limits.disk().is_some() || self.platform.disk.knows(&self.name);
+        let documents = match path.filter(|_| wanted) {
+            Some(path) => Some(documents::open(path, STORAGE_LIMIT).await?),
+            None => None,
+        };
+        let tree = path.zip(documents.as_ref().map(|d| d.mount.as_fd()));
+        disk::limit(&self.platform, &self.name, tree, limits, below_use).await
     }
 
     async fn enforce(
         self: &Arc<Self>,
         container: &Arc<Container>,
         limits: &Limits,
+        below_use: BelowUse,
     ) -> Result<Limits> {
         let disk = self.disk(limits, Some(container)).await?;
-        let (container, limits) = (container.clone(), limits.clone());
-        let platform = self.platform.clone();
+        let wanted = translate(limits, disk.as_ref().map(AsFd::as_fd), true)?;
+        let before = self.limit_disk(limits, below_use).await?;
+        let (site, container, all) = (self.clone(), container.clone(), limits.clone());
         let work = move || -> Result<Limits> {
-            let wanted = translate(&limits, disk.as_ref().map(AsFd::as_fd), true)?;
-            container.limit_traffic(&limits, || {
+            let platform = &site.platform;
+            container.limit_traffic(&all, || {
                 platform.owners.enforce(&container.group, &wanted, false)
             })?;
-            container.limits()
+            site.in_force(&container)
         };
-        tokio::task::spawn_blocking(work)
+        let done = tokio::task::spawn_blocking(work)
             .await
-            .context("the task that writes the limits failed")?
+            .context("the task that writes the limits failed")?;
+        if done.is_err() && before != limits.disk().and_then(|disk| disk.finite()) {
+            let mut old = Limits::default();
+            old.set(LimitKey::Disk, before);
+            self.limit_disk(&old, BelowUse::Enforce).await?;
+        }
+        done
     }
 
     /// The documents, for the disk they are on: their storage is asked only where an I/O limit is or was set.

@@ -123,7 +123,7 @@ impl Site {
             view["last_start"] =
                 json!({"start_ms": container.phases.total, "phases": &*container.phases});
             view["ready_at"] = json!(container.record.ready_at);
-            match container.limits() {
+            match self.in_force(&container) {
                 Ok(limits) => view["limits"] = shown(&limits),
                 Err(error) => view["limits_error"] = json!(error.to_string()),
             }
@@ -143,6 +143,9 @@ impl Site {
                 "oom_kills": usage.oom_kills,
                 "forks_refused": usage.pids_max_events,
             });
+            if full && let Some(Ok(quota)) = self.platform.disk.quota(&self.name) {
+                view["usage"]["disk_bytes"] = json!(quota.used);
+            }
         }
         view
     }

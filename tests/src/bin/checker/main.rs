@@ -4,6 +4,7 @@
 //! checker serve PORT               answers requests (see `serve`); the site's command in tests
 //! checker report                   the report alone, one JSON object a line: {"check", "ok", "detail"}
 //! checker enter PID COMMAND|bare  (on the host) becomes uid 0 of the container whose init is PID, then reports
+//! checker escape PATH              tries to take a file or directory out of its project: an errno for each way, 0 if it worked
 //! checker power                    one line with the ids and capabilities that this program got by its execution
 //! ```
 //!
@@ -22,6 +23,7 @@ mod report;
 mod serve;
 mod setuid;
 mod sockets;
+mod space;
 mod sys;
 mod traffic;
 
@@ -40,12 +42,16 @@ fn main() -> ExitCode {
         }
         ["enter", pid, "bare"] => enter::run(pid, None),
         ["enter", pid, command] => enter::run(pid, Some(command)),
+        ["escape", path] => {
+            println!("{}", space::escape(path));
+            ExitCode::SUCCESS
+        }
         ["power"] => {
             println!("{}", setuid::power());
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: checker serve PORT | report | enter PID COMMAND-PID|bare | power");
+            eprintln!("usage: checker serve PORT | report | enter PID COMMAND-PID|bare | escape PATH | power");
             ExitCode::from(2)
         }
     }

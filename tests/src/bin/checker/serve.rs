@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 
-use crate::{load, report, traffic};
+use crate::{load, report, space, traffic};
 
 pub(crate) fn run(port: &str, inherited: &[String]) -> ExitCode {
     let listener = match TcpListener::bind(format!("0.0.0.0:{port}")) {
@@ -57,6 +57,9 @@ fn answer(stream: TcpStream, inherited: &[String]) -> std::io::Result<()> {
         "fork" => load::fork(n),
         "write" => load::write_direct(n as u64)
             .map_or_else(|error| error.to_string(), |rate| format!("{rate:.0}")),
+        "fill" => space::fill(n),
+        "empty" => space::empty(),
+        "escape" => format!("{} {}", space::escape("/site"), space::escape("/site/fill")),
         "inotify" => load::inotify(n).to_string(),
         "pid" => std::process::id().to_string(),
         _ => format!("cannot {what}"),

@@ -1,0 +1,101 @@
+//! Gives everything below a directory to a project.
+//!
+//! The tree may belong to a tenant and change meanwhile. A directory is labelled before it is read, and from then on the
+//! kernel lets nothing into it that has another project: new files inherit, moved and linked ones are refused (EXDEV).
+//! So whatever is not labelled yet is below a directory that has still to be read.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::io::Errno;
+
+use super::kernel;
+
+/// A directory costs a descriptor for as long as what is below it is walked.
+const DEEPEST: usize = 256;
+
+/// Who else a project belongs to, if anybody.
+pub(super) type Others<'a> = &'a dyn Fn(u32) -> Option<String>;
+
+/// Labels `top` and all files and directories below it, on this mount. Returns how many were not labelled before.
+pub(super) fn label_all(top: BorrowedFd<'_>, project: u32, others: Others<'_>) -> Result<u64> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = rustix::fs::openat(top, ".", flags, Mode::empty()).context("cannot read them")?;
+    let mut new = u64::from(label(&top, project, true, others)?);
+    let mut open = vec![Dir::new(top)?];
+    while let Some(directory) = open.last_mut() {
+        let Some(entry) = directory.read() else {
+            open.pop();
+            continue;
+        };
+        let entry = entry.context("cannot list them")?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let about = || format!("{:?} in them", name);
+        let Some((file, kind)) = open_entry(directory.fd()?, name).with_context(about)? else {
+            continue;
+        };
+        let is_directory = kind == FileType::Directory;
+        new += u64::from(label(&file, project, is_directory, others).with_context(about)?);
+        if is_directory {
+            if open.len() == DEEPEST {
+                bail!("they have directories in each other more than {DEEPEST} deep");
+            }
+            open.push(Dir::new(file)?);
+        }
+    }
+    Ok(new)
+}
+
+/// A file or directory of an open directory. None: gone, another mount, or of a kind that holds no data (links, sockets,
+/// pipes, devices), which is never opened.
+fn open_entry(directory: BorrowedFd<'_>, name: &CStr) -> Result<Option<(OwnedFd, FileType)>> {
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat2(directory, name, handle, Mode::empty(), resolve) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::XDEV) => return Ok(None),
+        Err(errno) => return Err(errno).context("cannot open it"),
+    };
+    let status = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE)
+        .context("cannot read its type")?;
+    let kind = FileType::from_raw_mode(status.stx_mode.into());
+    if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+        return Ok(None);
+    }
+    // The same file again, now that its kind is known: no name is looked up any more.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match rustix::fs::open(path, read, Mode::empty()) {
+        Ok(file) => Ok(Some((file, kind))),
+        Err(Errno::AGAIN) => bail!("somebody holds a lease on it"),
+        Err(errno) => Err(errno).context("cannot read it"),
+    }
+}
+
+/// Labels one file unless it is; whether it was not.
+fn label(file: &OwnedFd, project: u32, inherit: bool, others: Others<'_>) -> Result<bool> {
+    let now = kernel::label(file.as_fd()).context("cannot read its project")?;
+    if let Some(other) = others(now.project) {
+        bail!(
+            "it is counted for the disk limit of {other}; no documents may be inside those of another site with one"
+        );
+    }
+    if now.project == project && (now.inherited || !inherit) {
+        return Ok(false);
+    }
+    match kernel::set_label(file.as_fd(), project, inherit) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            bail!("it may not be changed; if it is immutable: chattr -i")
+        }
+        Err(error) => Err(error).context("cannot set its project"),
+    }
+}
