@@ -24,6 +24,7 @@ use crate::owner_groups::OwnerGroups;
 use crate::owners::Owners;
 use crate::readiness::Readiness;
 use crate::seeing::Live;
+use crate::site::HitTotals;
 use crate::spawner::Spawner;
 
 /// A network namespace for one container.
@@ -72,6 +73,8 @@ pub struct Platform {
     pub accounts: Accounts,
     /// How much disk space they may take.
     pub disk: Projects,
+    /// How often they came up against their limits.
+    pub hits: HitTotals,
     /// The vhosts that have a container.
     pub live: Live,
     /// How listeners are found.
@@ -152,6 +155,7 @@ impl Platform {
             events: Events::default(),
             accounts,
             disk,
+            hits: HitTotals::default(),
             live: Live::default(),
             config,
             owner_groups: OwnerGroups::new(tree.clone()),

@@ -1,7 +1,7 @@
 //! What accounting reads of a group, again and again and of many groups: fewer files than [`Group::usage`] does.
 
 use crate::hierarchy::Controller;
-use crate::usage::Usage;
+use crate::usage::{LimitHits, Usage};
 use crate::{Error, Group, stat};
 
 impl Group {
@@ -20,6 +20,26 @@ impl Group {
             Some((root, dir)) => root.backend().cpu_usec(dir),
             None => Ok(None),
         }
+    }
+
+    /// How often it was at its limits, for three reads. What cannot be read is `None`.
+    #[must_use]
+    pub fn limit_hits(&self) -> LimitHits {
+        let mut cpu = Usage::default();
+        let mut out = LimitHits::default();
+        if let Some((root, dir)) = self.slot(Controller::Cpu)
+            && root.backend().usage_cpu(dir, &mut cpu).is_ok()
+        {
+            out.throttled_usec = cpu.throttled_usec;
+        }
+        if let Some((root, dir)) = self.slot(Controller::Memory) {
+            out.memory = root.backend().memory_hits(dir).ok().flatten();
+        }
+        if let Some((_, dir)) = self.slot(Controller::Pids) {
+            let text = dir.read("pids.events").unwrap_or_default();
+            out.forks = stat::flat(&text, "max");
+        }
+        out
     }
 
     /// [`Self::usage`] but for the split of CPU time and the count of refused forks. Goes on after an error: what could

@@ -50,4 +50,4 @@ pub use limits::{CpuLimit, DEFAULT_PERIOD_USEC, Device, IoLimit, Limits, Setting
 pub use name::validate_name;
 pub use oom::OomEvents;
 pub use tree::Tree;
-pub use usage::Usage;
+pub use usage::{LimitHits, Usage};

@@ -41,6 +41,7 @@ pub(crate) trait Backend: Sync {
     fn cpu_usec(&self, dir: &Dir) -> Result<Option<u64>, Error>;
     fn usage_memory(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
     fn oom_kills(&self, dir: &Dir) -> Result<Option<u64>, Error>;
+    fn memory_hits(&self, dir: &Dir) -> Result<Option<u64>, Error>;
     fn usage_io(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
 }
 

@@ -268,6 +268,12 @@ impl Backend for V2 {
         Ok(stat::flat(&dir.read("memory.events")?, "oom_kill"))
     }
 
+    fn memory_hits(&self, dir: &Dir) -> Result<Option<u64>, Error> {
+        let text = dir.read("memory.events")?;
+        let hits = ["high", "max"].map(|key| stat::flat(&text, key));
+        Ok(hits.into_iter().flatten().reduce(u64::saturating_add))
+    }
+
     fn usage_io(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error> {
         let total = stat::io_stat(&dir.read("io.stat")?);
         into.io_read_bytes = Some(total.read_bytes);

@@ -23,6 +23,10 @@ const HANDLE: u32 = 0xfc00_0000;
 
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
+const TCA_STATS2: u16 = 7;
+const TCA_STATS_QUEUE: u16 = 3;
+/// The place of the drops in struct gnet_stats_queue.
+const DROPS: usize = 8;
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
@@ -71,19 +75,33 @@ pub(crate) fn set(
 
 /// What is in force; nothing where the root queue is of another kind.
 pub(crate) fn get(socket: &mut Netlink, index: u32, name: &str) -> Result<Option<u64>> {
+    ask(socket, index, name, rate_of)
+}
+
+/// Packets that were dropped because too much waited already; nothing where there is no limit.
+pub(crate) fn dropped(socket: &mut Netlink, index: u32, name: &str) -> Result<Option<u64>> {
+    ask(socket, index, name, drops_of)
+}
+
+fn ask(
+    socket: &mut Netlink,
+    index: u32,
+    name: &str,
+    read: impl Fn(&[u8]) -> Option<u64>,
+) -> Result<Option<u64>> {
     let mut batch = Batch::default();
     // Acknowledged, because a link that has no queue of its own is answered by nothing else.
     let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO;
     batch.message(RTM_GETQDISC, flags, &header(index, 0));
-    let mut rate = None;
+    let mut found = None;
     socket
         .exchange(&mut batch, false, |answer| {
             if answer.kind == RTM_NEWQDISC {
-                rate = answer.payload.get(TCMSG..).and_then(rate_of);
+                found = answer.payload.get(TCMSG..).and_then(&read);
             }
         })?
         .map_err(|refused| Error::os("read traffic limit", name, refused.errno))?;
-    Ok(rate)
+    Ok(found)
 }
 
 fn send(socket: &mut Netlink, batch: &mut Batch, name: &str) -> Result<()> {
@@ -139,16 +157,30 @@ fn parameters(rate: u64, queue: u32) -> [u8; 36] {
 
 /// The rate in the attributes of a queue, if it is a token bucket filter.
 fn rate_of(payload: &[u8]) -> Option<u64> {
-    let find = |bytes, wanted: u16| attributes(bytes).find(|(kind, _)| *kind == wanted);
-    let (_, kind) = find(payload, TCA_KIND)?;
-    if kind.strip_suffix(&[0]).unwrap_or(kind) != KIND.as_bytes() {
-        return None;
-    }
-    let (_, options) = find(payload, TCA_OPTIONS)?;
+    let options = of_filter(payload, TCA_OPTIONS)?;
     match find(options, TCA_TBF_RATE64) {
-        Some((_, rate)) => u64_at(rate, 0),
-        None => u32_at(find(options, TCA_TBF_PARMS)?.1, RATE).map(u64::from),
+        Some(rate) => u64_at(rate, 0),
+        None => u32_at(find(options, TCA_TBF_PARMS)?, RATE).map(u64::from),
     }
+}
+
+/// The drops in the attributes of a queue, likewise.
+fn drops_of(payload: &[u8]) -> Option<u64> {
+    let queue = find(of_filter(payload, TCA_STATS2)?, TCA_STATS_QUEUE)?;
+    u32_at(queue, DROPS).map(u64::from)
+}
+
+/// An attribute of a queue that is a token bucket filter.
+fn of_filter(payload: &[u8], wanted: u16) -> Option<&[u8]> {
+    let kind = find(payload, TCA_KIND)?;
+    let ours = kind.strip_suffix(&[0]).unwrap_or(kind) == KIND.as_bytes();
+    find(payload, wanted).filter(|_| ours)
+}
+
+fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes)
+        .find(|(kind, _)| *kind == wanted)
+        .map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -169,7 +201,7 @@ mod tests {
 
         #[test]
         fn any_answer_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = rate_of(&bytes);
+            let _ = (rate_of(&bytes), drops_of(&bytes));
         }
     }
 }

@@ -15,7 +15,6 @@ use crate::container::{Container, Phases};
 const FULL_EVERY: u32 = 12;
 
 /// A living container.
-#[derive(Debug)]
 pub(super) struct Meter {
     /// Not kept alive by being accounted.
     container: Weak<Container>,
@@ -27,7 +26,17 @@ pub(super) struct Meter {
     private: AtomicU64,
     /// When that was begun last, and what it had used then.
     measured: Mutex<Option<(Instant, Option<u64>)>>,
+    watch: Watch,
     state: Mutex<State>,
+}
+
+/// Told whenever a container that may have done something is looked at. Whether it has to be the next time, too.
+pub type Watch = Box<dyn Fn(&Container) -> bool + Send + Sync>;
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meter").field("life", &self.life).finish()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -38,10 +47,12 @@ struct State {
     cpu: Option<u64>,
     /// Looks since then.
     looks: u32,
+    /// Its watch wants to see it.
+    watched: bool,
 }
 
 impl Meter {
-    pub(super) fn new(container: &Arc<Container>, life: Life, asked: Asked) -> Self {
+    pub(super) fn new(container: &Arc<Container>, life: Life, asked: Asked, watch: Watch) -> Self {
         Self {
             container: Arc::downgrade(container),
             life,
@@ -49,6 +60,7 @@ impl Meter {
             memory: AtomicU64::new(0),
             private: AtomicU64::new(0),
             measured: Mutex::default(),
+            watch,
             state: Mutex::default(),
         }
     }
@@ -106,7 +118,7 @@ impl Meter {
         };
         state.looks += 1;
         let asked = self.asked.load(Ordering::Relaxed) > 0;
-        if !full && !asked && state.looks < FULL_EVERY && state.cpu.is_some() {
+        if !full && !asked && !state.watched && state.looks < FULL_EVERY && state.cpu.is_some() {
             match container.group.cpu_usec() {
                 Ok(now) if now == state.cpu => return,
                 _ => {}
@@ -117,6 +129,7 @@ impl Meter {
         let dispatches = self.asked.swap(0, Ordering::Relaxed);
         record.more.set(Field::Dispatches, dispatches);
         self.memory.store(record.gauges.memory, Ordering::Relaxed);
+        state.watched = (self.watch)(&container);
         state.looks = 0;
         state.cpu = record.reading.get(Field::Cpu);
         take(record);

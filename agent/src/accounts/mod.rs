@@ -33,6 +33,7 @@ use crate::container::{Container, Record as ContainerRecord, Remains};
 use book::{Life, Record};
 use exposed::{Exposed, Snapshot};
 use journal::Journal;
+pub use meter::Watch;
 use meter::{Meter, Source};
 pub use store::Line;
 use store::Store;
@@ -120,11 +121,11 @@ impl Accounts {
     }
 
     /// From now on a container is looked at every few seconds, until [`Self::ended`]. `asked` counts the requests for it.
-    pub fn begun(&self, container: &Arc<Container>, asked: Asked) {
+    pub fn begun(&self, container: &Arc<Container>, asked: Asked, watch: Watch) {
         let Some(life) = self.life(&container.group) else {
             return;
         };
-        let meter = Meter::new(container, life, asked);
+        let meter = Meter::new(container, life, asked, watch);
         let mut work = self.shared.lock();
         let idle = work.is_idle();
         work.live.insert(container.vhost.clone(), Arc::new(meter));

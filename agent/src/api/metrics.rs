@@ -9,6 +9,7 @@ use super::rights::{Peer, Role};
 use super::server::Server;
 use crate::accounts::exposed::{Shown, Snapshot};
 use crate::accounts::sums::Field;
+use crate::site::Hit;
 
 /// Stands for all that have no line of their own; no vhost or owner can be called so.
 const OTHER: &str = "(other)";
@@ -70,6 +71,11 @@ pub(super) fn metrics(server: &Server, peer: &Peer) -> Answer {
         "Time since the agent's start.",
         one(registry.platform().uptime().as_secs_f64()),
     );
+    for hit in Hit::ALL {
+        let (name, help) = hit.metric();
+        let value = registry.platform().hits.get(hit);
+        text.metric(name, "counter", help, one(value.as_f64().unwrap_or(0.0)));
+    }
     text.usage(&registry.platform().accounts.exposed());
     Ok(answer::with_type(text.0, "text/plain; version=0.0.4"))
 }

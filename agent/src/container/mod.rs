@@ -15,6 +15,7 @@ mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -82,6 +83,8 @@ pub struct Container {
     /// The host's end of its link.
     host: Weak<netns::Host>,
     method: netns::Method,
+    /// Whether its egress may be limited.
+    shaped: AtomicBool,
     /// Commands that operators run in it now.
     sessions: Arc<()>,
     /// When its keeper and stop tasks have to look again.
@@ -115,6 +118,8 @@ impl Container {
             home: platform.home.clone(),
             host: Arc::downgrade(&platform.host),
             method: platform.method,
+            // Found out when it is looked at.
+            shaped: AtomicBool::new(true),
             sessions: Arc::default(),
             since: began,
         }
@@ -144,6 +149,7 @@ impl Container {
             home: self.home.clone(),
             host: self.host.clone(),
             method: self.method,
+            shaped: AtomicBool::new(true),
             sessions: self.sessions.clone(),
             since: self.since,
         })

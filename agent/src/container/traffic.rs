@@ -1,6 +1,7 @@
 //! A container's network traffic: what it may carry and what it has carried.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use netns::{Namespace, Shape};
@@ -87,6 +88,20 @@ impl Container {
         self.record.address.with_context(no_link)?;
         let host = self.host.upgrade().context("the agent is ending")?;
         host.shape(&self.namespace, self.record.slot, wanted)?;
+        self.shaped.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Packets dropped at its egress limit; nothing where it has none, which costs nothing to find out again.
+    pub fn egress_dropped(&self) -> Option<u64> {
+        self.record.address?;
+        if !self.shaped.load(Ordering::Relaxed) {
+            return None;
+        }
+        let dropped = self.host.upgrade()?.egress_dropped(&self.namespace).ok()?;
+        if dropped.is_none() {
+            self.shaped.store(false, Ordering::Relaxed);
+        }
+        dropped
     }
 }

@@ -16,8 +16,15 @@ impl Site {
     }
 
     /// Its container listens: from now on its use is recorded.
-    pub(super) fn account_begin(&self, container: &Arc<Container>) {
-        self.platform.accounts.begun(container, self.asked());
+    pub(super) fn account_begin(self: &Arc<Self>, container: &Arc<Container>) {
+        let accounts = &self.platform.accounts;
+        accounts.begun(container, self.asked(), self.watch(true));
+    }
+
+    /// Likewise, of one that was taken over.
+    pub(super) fn account_adopted(self: &Arc<Self>, container: &Arc<Container>) {
+        let accounts = &self.platform.accounts;
+        accounts.begun(container, self.asked(), self.watch(false));
     }
 
     /// Its container has ended and its cgroup is still there.

@@ -220,7 +220,7 @@ impl Site {
         );
         let changed = container.record.definition != fingerprint(&self.definition());
         let down = self.lock().kept.down;
-        self.account_begin(&container);
+        self.account_adopted(&container);
         oom::spawn(self.clone(), container.clone());
         keeper::spawn(self.clone(), container);
         // What the last agent was told, or what has changed while there was none.

@@ -6,6 +6,7 @@
 
 mod account;
 mod adopt;
+mod hits;
 mod keeper;
 mod kept;
 mod limits;
@@ -14,6 +15,7 @@ mod start;
 mod stop;
 mod verbs;
 mod view;
+mod watch_limits;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -32,8 +34,11 @@ use crate::platform::Platform;
 
 pub use account::account_leftover;
 pub use adopt::{Found, Survey, survey, sweep};
+pub use hits::Hit;
+use hits::Hits;
 pub use kept::Kept;
 pub(crate) use view::shown;
+pub use watch_limits::HitTotals;
 
 /// Where a vhost can be reached now.
 #[derive(Debug, Clone)]
@@ -92,6 +97,8 @@ struct Inner {
     starts: u64,
     abort: Arc<Notify>,
     last_range: u32,
+    /// The limits that it has come up against.
+    hits: Box<Hits>,
 }
 
 /// How the last start failed.
@@ -132,6 +139,7 @@ impl Site {
             starts: 0,
             abort: Arc::default(),
             last_range: 0,
+            hits: Box::default(),
         };
         Ok(Arc::new(Self {
             name,

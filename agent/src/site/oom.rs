@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Site;
+use super::{Hit, Site};
 use crate::container::Container;
 
 /// Between the kernel's notice and its kill, and then the end of the container if it was the main process. Also the
@@ -68,13 +68,18 @@ fn kills(container: &Container) -> u64 {
 }
 
 fn tell(site: &Site, new: u64, all: u64) {
-    let inner = site.lock();
+    let mut inner = site.lock();
+    let counted = inner.hits.note(Hit::OomKilled, all);
+    site.platform.hits.add(Hit::OomKilled, counted);
     let limit = inner
         .effective_limits(&site.platform.config.limits)
         .memory();
-    let limit = limit.map_or_else(String::new, |limit| format!(" (limit {limit})"));
-    let cause = format!("out of memory{limit}; its main process goes on");
-    let more = json!({"cause": cause, "killed": new, "oom_kills": all});
+    let words = limit.map_or_else(String::new, |limit| format!(" (limit {limit})"));
+    let cause = format!("out of memory{words}; its main process goes on");
+    let more = json!({
+        "cause": cause, "killed": new, "oom_kills": all,
+        "amount": new, "unit": Hit::OomKilled.event().1, "limit": limit.map(|limit| limit.to_string()),
+    });
     site.platform
         .events
         .emit("oom", Some((&site.name, &inner.owner)), more);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shim::protocol::ExitRecord;
 
-use super::Site;
+use super::{Hit, Site};
 use crate::container::{Container, KILL_LIMIT, LastExit, Remains};
 use crate::machine::Event;
 use crate::persist;
@@ -126,6 +126,8 @@ fn exit_record(site: &Site) -> Option<ExitRecord> {
 
 fn keep_exit(site: &Site, record: Option<ExitRecord>, ooms: u64, stopped: bool) -> LastExit {
     let mut inner = site.lock();
+    let killed = inner.hits.note(Hit::OomKilled, ooms);
+    site.platform.hits.add(Hit::OomKilled, killed);
     let limit = inner
         .effective_limits(&site.platform.config.limits)
         .memory()

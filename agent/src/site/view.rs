@@ -143,6 +143,10 @@ impl Site {
                 "oom_kills": usage.oom_kills,
                 "forks_refused": usage.pids_max_events,
             });
+            if full {
+                view["usage"]["memory_reclaims"] = json!(container.group.limit_hits().memory);
+                view["usage"]["egress_dropped_packets"] = json!(container.egress_dropped());
+            }
             if full && let Some(Ok(quota)) = self.platform.disk.quota(&self.name) {
                 view["usage"]["disk_bytes"] = json!(quota.used);
             }

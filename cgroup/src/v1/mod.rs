@@ -267,6 +267,10 @@ impl Backend for V1 {
         Ok(stat::flat(&dir.read("memory.oom_control")?, "oom_kill"))
     }
 
+    fn memory_hits(&self, dir: &Dir) -> Result<Option<u64>, Error> {
+        Ok(stat::number(&dir.read("memory.failcnt")?))
+    }
+
     fn usage_io(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error> {
         let sums = |what: &str| -> Result<Option<(u64, u64)>, Error> {
             let text = match dir.read_optional(&format!("blkio.throttle.{what}_recursive"))? {

@@ -55,7 +55,7 @@ impl Host {
 }
 
 /// Does something with a link by its name.
-fn at<T>(
+pub(super) fn at<T>(
     socket: &mut Netlink,
     name: &str,
     work: impl FnOnce(&mut Netlink, u32, &str) -> Result<T>,

@@ -57,6 +57,7 @@ fn answer(stream: TcpStream, inherited: &[String]) -> std::io::Result<()> {
         "fork" => load::fork(n),
         "write" => load::write_direct(n as u64)
             .map_or_else(|error| error.to_string(), |rate| format!("{rate:.0}")),
+        "flood" => traffic::flood(n).map_or_else(|error| error.to_string(), |n| n.to_string()),
         "fill" => space::fill(n),
         "empty" => space::empty(),
         "escape" => format!("{} {}", space::escape("/site"), space::escape("/site/fill")),

@@ -1,7 +1,7 @@
 //! Network traffic without pause, for measuring how fast it gets through.
 
 use std::io::{Error, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 const HEAD: &[u8] = b"HTTP/1.0 200 OK\r\n\r\n";
@@ -43,4 +43,13 @@ fn read_for(mut stream: &TcpStream, time: Duration) -> Result<usize, Error> {
         }
     }
     Ok(bytes)
+}
+
+/// Sends so many datagrams to nobody, through more sockets than one: each waits for its own only.
+pub(crate) fn flood(datagrams: usize) -> std::io::Result<usize> {
+    let sockets: Vec<UdpSocket> = (0..16)
+        .map(|_| UdpSocket::bind("0.0.0.0:0").and_then(|s| s.set_nonblocking(true).map(|()| s)))
+        .collect::<Result<_, _>>()?;
+    let sent = |socket: &UdpSocket| socket.send_to(&[0; 1400], "192.0.2.1:9").is_ok();
+    Ok((0..datagrams).filter(|n| sent(&sockets[n % 16])).count())
 }
