@@ -2,7 +2,7 @@
 
 use harness::client::as_user;
 
-use super::requests::everything;
+use super::requests::{everything, of_owner, of_vhost};
 use super::*;
 
 const ACME: u32 = 71_001;
@@ -48,7 +48,7 @@ fn ask(host: &Host, uid: u32, groups: &[u32], method: &str, path: &str, body: &V
 fn a_stranger_may_do_nothing() {
     let host = two_owners();
     for uid in [STRANGER, 65534] {
-        let mut all = everything("a.example.com");
+        let mut all = everything("a.example.com", "acme");
         all.push((
             "POST",
             "/v1/dispatch".into(),
@@ -85,7 +85,7 @@ fn a_stranger_may_do_nothing() {
 #[test]
 fn the_front_may_only_dispatch() {
     let host = two_owners();
-    for (method, path, body) in everything("a.example.com") {
+    for (method, path, body) in everything("a.example.com", "acme") {
         assert_problem(&ask(&host, FRONT, &[], method, &path, &body), 403);
     }
     assert_eq!(
@@ -146,13 +146,23 @@ fn an_owner_sees_and_moves_only_what_is_theirs() {
     );
     assert!(!events.contains("bolt"), "{events}");
     // Somebody else's vhost is not theirs, whatever is asked of it; one that nobody has is unknown.
-    for (method, path, body) in everything("b.example.com").into_iter().skip(6) {
+    for (method, path, body) in of_vhost("b.example.com") {
         assert_problem(&acme(method, &path, &body), 403);
         let changes_definition = matches!(method, "PUT" | "DELETE");
         let none = path.replace("b.example.com", "no.example.com");
         let status = if changes_definition { 403 } else { 404 };
         assert_problem(&acme(method, &none, &body), status);
     }
+    // Nor is another owner, whether there is one of that name or not; nor their own budget.
+    for owner in ["bolt", "nobody-has-this-name"] {
+        for (method, path, body) in of_owner(owner) {
+            assert_problem(&acme(method, &path, &body), 403);
+        }
+    }
+    assert_problem(
+        &acme("PATCH", "/v1/owners/acme/budget", &json!({"cpu": "900%"})),
+        403,
+    );
     for (vhost, status) in [("b.example.com", 403), ("no.example.com", 404)] {
         assert_problem(
             &acme("POST", "/v1/dispatch", &json!({"vhost": vhost})),
