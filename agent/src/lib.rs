@@ -22,6 +22,7 @@ pub mod persist;
 pub mod platform;
 pub mod readiness;
 pub mod registry;
+pub mod reverts;
 pub mod seeing;
 pub mod site;
 pub mod spawner;

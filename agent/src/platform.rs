@@ -23,6 +23,7 @@ use crate::events::Events;
 use crate::owner_groups::OwnerGroups;
 use crate::owners::Owners;
 use crate::readiness::Readiness;
+use crate::reverts::Reverts;
 use crate::seeing::Live;
 use crate::site::HitTotals;
 use crate::spawner::Spawner;
@@ -77,6 +78,8 @@ pub struct Platform {
     pub hits: HitTotals,
     /// The vhosts that have a container.
     pub live: Live,
+    /// The vhosts with limits that are set for a time.
+    pub reverts: Arc<Reverts>,
     /// How listeners are found.
     pub method: netns::Method,
     /// Group of the servers in front, which may connect to Unix upstreams.
@@ -157,6 +160,7 @@ impl Platform {
             disk,
             hits: HitTotals::default(),
             live: Live::default(),
+            reverts: Arc::default(),
             config,
             owner_groups: OwnerGroups::new(tree.clone()),
             owners: Owners::load(tree.clone(), owners)?,

@@ -10,6 +10,19 @@ pub fn unix_now() -> f64 {
         .as_secs_f64()
 }
 
+/// Milliseconds since 1970.
+pub fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or(Duration::ZERO).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since 1970 as text, in whole seconds: `2026-11-22T05:51:02Z`.
+pub fn moment(millis: u64) -> String {
+    let text = rfc3339(UNIX_EPOCH + Duration::from_secs(millis / 1000));
+    text.split_once('.')
+        .map_or(text.clone(), |(whole, _)| format!("{whole}Z"))
+}
+
 /// `2026-11-22T05:51:02.123456Z`; times before 1970 read as 1970.
 pub fn rfc3339(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -51,6 +64,7 @@ mod tests {
             (4_107_542_399, "2100-02-28T23:59:59.000000Z"),
         ] {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+            assert_eq!(moment(seconds * 1000 + 999), text.replace(".000000", ""));
         }
     }
 }

@@ -126,14 +126,7 @@ async fn route(server: &Server, peer: &Peer, wire: &Wire, request: Request<Bytes
         ["v1", "vhosts", name, "limits"] => {
             allow(&request, &[Method::PATCH])?;
             let name = decode(name)?;
-            vhosts::set_limits(
-                server,
-                peer,
-                &name,
-                query.is_true("dry_run"),
-                request.body(),
-            )
-            .await
+            vhosts::set_limits(server, peer, &name, &query, request.body()).await
         }
         ["v1", "vhosts", name, "logs"] => {
             allow(&request, &[Method::GET])?;

@@ -18,7 +18,7 @@ use crate::config::definition::{LimitChange, LimitPatch, Signal};
 use crate::machine::{Event, State};
 use crate::registry::Placed;
 use crate::seeing::host::Host;
-use crate::site::Site;
+use crate::site::{Ask, Site, time};
 
 /// The site, if it is the peer's to see and to move.
 pub(super) async fn find(server: &Server, peer: &Peer, name: &str) -> Result<Arc<Site>, Problem> {
@@ -148,7 +148,7 @@ pub(super) async fn set_limits(
     server: &Server,
     peer: &Peer,
     name: &str,
-    dry_run: bool,
+    query: &Query,
     content: &Bytes,
 ) -> Answer {
     // Within a budget an owner could; until owners have budgets only operators hand out shares.
@@ -163,16 +163,23 @@ pub(super) async fn set_limits(
         )
         .about(name));
     }
+    let time = query.get("for").map(time).transpose();
+    let ask = Ask {
+        patch,
+        dry_run: query.is_true("dry_run"),
+        time: time.map_err(|e| Problem::bad_request(format!("for: {e}")).about(name))?,
+    };
     let changed = site
-        .set_limits(&patch, dry_run)
+        .set_limits(&ask)
         .await
         .map_err(|e| Problem::conflict(format!("{e:#}")).about(name))?;
     let changes: Vec<Value> = changed.changes.iter().map(change).collect();
     answer::json(&json!({
         "vhost": &*site.name,
-        "dry_run": dry_run,
+        "dry_run": ask.dry_run,
         "changes": changes,
         "limits": changed.in_force,
+        "temporary": changed.temporary,
     }))
 }
 

@@ -1,5 +1,6 @@
 //! The one definition of fastctl's command line: help, completions and man pages are made from it.
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
@@ -10,6 +11,7 @@ use super::set::{self, Assignment};
 use super::signals;
 use crate::config::units::{Bytes, Span};
 use crate::machine::State;
+use crate::site::time;
 
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/fastcontainer/agent.sock";
@@ -92,6 +94,9 @@ pub enum Verb {
     /// Keys are those of a definition's [limits]: cpu, cpu_weight, cpu_burst, memory, memory_high, memory_min, swap, pids,
     /// io.read, io.write, io.read_iops, io.write_iops, io.weight, egress, ingress, disk. "max" lifts a limit, "default"
     /// goes back to the definition's. Prints what is in force afterwards, as read back from the kernel.
+    ///
+    /// With --for, the limits go back by themselves to what they were when the time is over, also if the site sleeps or
+    /// the agent is started anew meanwhile. Setting the same limit without --for ends that.
     Set {
         /// The vhost
         #[arg(value_parser = NonEmptyStringValueParser::new())]
@@ -102,6 +107,9 @@ pub enum Verb {
         /// Check and show what would change, change nothing
         #[arg(long)]
         dry_run: bool,
+        /// For how long, such as 90s, 10m, 2h, 7d (default: for good)
+        #[arg(long = "for", value_name = "TIME", value_parser = time)]
+        time: Option<Duration>,
     },
     /// Print the definition of a vhost as TOML
     Get(OneVhost),
@@ -339,6 +347,9 @@ mod tests {
             &["fastctl", "nonsense"],
             &["fastctl", "set", "a"],
             &["fastctl", "set", "a", "cpu"],
+            &["fastctl", "set", "a", "cpu=1", "--for", "0s"],
+            &["fastctl", "set", "a", "cpu=1", "--for", "31d"],
+            &["fastctl", "set", "a", "cpu=1", "--for", "soon"],
             &["fastctl", "dispatch", ""],
             &["fastctl", "start"],
             &["fastctl", "exec", "a", "ls"],

@@ -25,6 +25,7 @@ mod signals;
 mod status;
 mod streams;
 mod table;
+mod temporary;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -133,7 +134,8 @@ async fn ask(args: Args, screen: &mut Screen) -> Result<(), Failure> {
             vhost,
             limits,
             dry_run,
-        } => context.set(vhost, limits, *dry_run).await,
+            time,
+        } => context.set(vhost, limits, *dry_run, *time).await,
         Verb::Signal { vhost, signal } => context.signal(vhost, signal).await,
         Verb::Start(v) => context.each("start", &v.vhosts).await,
         Verb::Stop(v) => context.each("stop", &v.vhosts).await,

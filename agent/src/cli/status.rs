@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::list::FileProblem;
 use super::screen::{Screen, Tint};
 use super::values::{self, Phases};
-use super::{text, units};
+use super::{temporary, text, units};
 
 /// Answer to `GET /v1/vhosts/{name}`, as far as it is shown.
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +23,7 @@ struct Vhost {
     upstream: Option<String>,
     limits: Option<Map<String, Value>>,
     usage: Option<Map<String, Value>>,
+    temporary: Value,
     last_exit: Value,
     last_start: Option<Start>,
     last_failure: Option<String>,
@@ -66,6 +67,13 @@ pub(crate) async fn vhost(
         v.limits.as_ref().unwrap_or(&none),
         v.usage.as_ref().unwrap_or(&none),
     );
+    for (key, limit) in temporary::of(&v.temporary) {
+        page.add(
+            "for a time",
+            format!("{} {}", text::clean(&key), limit.phrase()),
+            "",
+        );
+    }
     page.add("last exit", last_exit(&v.last_exit), "");
     page.add("last failure", clean(v.last_failure.as_deref()), "");
     let pause = v.retry_after_s.filter(|s| *s > 0.0);

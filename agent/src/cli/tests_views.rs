@@ -110,6 +110,17 @@ fn set_sends_a_patch_and_shows_old_and_new() {
     assert_eq!(asked[0].line, "PATCH /v1/vhosts/a/limits?dry_run=true");
     let sent: Value = serde_json::from_str(&asked[0].body).unwrap();
     assert_eq!(sent, json!({"cpu": "50%", "io": {"write": "2MB/s"}}));
+    let body = r#"{"changes":[],"temporary":{"cpu":{"value":"50%","until":"2026-11-22T12:00:00Z","left_s":600,"then":"20%"}}}"#;
+    let agent = FakeAgent::answering("200 OK", "", body);
+    let (_, out, _) = fastctl(&agent.socket, &["set", "a", "cpu=50%", "--for", "10m"]);
+    assert!(
+        out.ends_with("cpu is 50% until 2026-11-22T12:00:00Z (10m00s left), then 20%\n"),
+        "{out}"
+    );
+    assert_eq!(
+        agent.asked()[0].line,
+        "PATCH /v1/vhosts/a/limits?for=600000ms"
+    );
 }
 
 #[test]

@@ -1,4 +1,6 @@
 //! The short verbs: dispatch, start and its like, signal, rm, get, set.
+use std::time::Duration;
+
 use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -9,7 +11,7 @@ use super::progress::watch;
 use super::screen::{Screen, Tint};
 use super::set::{self, Assignment};
 use super::values::{self, Change, Phases};
-use super::{definition, text, units};
+use super::{definition, temporary, text, units};
 
 /// What all verbs need.
 pub(crate) struct Context<'a> {
@@ -45,6 +47,8 @@ struct Changed {
     changes: Option<Vec<Change>>,
     #[serde(default)]
     limits: Map<String, Value>,
+    #[serde(default)]
+    temporary: Value,
 }
 
 impl Context<'_> {
@@ -158,6 +162,12 @@ impl Context<'_> {
                 "the agent did not send the definition of {vhost}"
             )));
         };
+        // Comments, so that the rest is a definition still.
+        for (key, limit) in temporary::of(all.get("temporary").unwrap_or(&Value::Null)) {
+            let key = text::clean(&key).into_owned();
+            self.screen
+                .line(&format!("# {key} is {}", limit.phrase()))?;
+        }
         Ok(self.screen.raw(definition::to_toml(found).as_bytes())?)
     }
 
@@ -167,14 +177,17 @@ impl Context<'_> {
         vhost: &str,
         limits: &[Assignment],
         dry_run: bool,
+        time: Option<Duration>,
     ) -> Result<(), Failure> {
         let patch = set::patch(limits).map_err(Failure::Usage)?;
-        let below = if dry_run {
-            "/limits?dry_run=true"
-        } else {
-            "/limits"
+        let dry_run = dry_run.then(|| "dry_run=true".to_owned());
+        let for_time = time.map(|time| format!("for={}ms", time.as_millis()));
+        let query: Vec<String> = dry_run.into_iter().chain(for_time).collect();
+        let below = match query.is_empty() {
+            true => "/limits".to_owned(),
+            false => format!("/limits?{}", query.join("&")),
         };
-        let call = Call::vhost(Method::PATCH, vhost, below).json(&patch);
+        let call = Call::vhost(Method::PATCH, vhost, &below).json(&patch);
         let answer = watch(
             self.screen,
             &format!("changing limits of {vhost}"),
@@ -199,6 +212,12 @@ impl Context<'_> {
         };
         for line in lines {
             self.screen.line(&line)?;
+        }
+        if time.is_some() {
+            for (key, limit) in temporary::of(&changed.temporary) {
+                let key = text::clean(&key).into_owned();
+                self.screen.line(&format!("{key} is {}", limit.phrase()))?;
+            }
         }
         Ok(())
     }

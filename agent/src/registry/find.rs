@@ -127,9 +127,9 @@ impl Registry {
             return Ok(None);
         }
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(Some(
-            sites.entry(fresh.name.clone()).or_insert(fresh).clone(),
-        ))
+        let site = sites.entry(fresh.name.clone()).or_insert(fresh).clone();
+        site.begin_temporary();
+        Ok(Some(site))
     }
 
     /// The structure of a vhost that the last agent knew, without asking its storage.

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Site;
+use super::temporary::Temporaries;
+use crate::config::definition::LimitPatch;
 use crate::config::{Definition, Limits};
 use crate::persist::{self, Durable};
 
@@ -21,6 +23,9 @@ pub struct Kept {
     /// The definition's limits when `overrides` were set: where the definition changes a limit later, that wins.
     #[serde(default)]
     pub base: Limits,
+    /// Limits set with `fastctl set --for`, above `overrides` until their time is over.
+    #[serde(default, skip_serializing_if = "Temporaries::is_empty")]
+    pub temporary: Temporaries,
 }
 
 impl Kept {
@@ -28,13 +33,14 @@ impl Kept {
     pub(super) fn follow(&mut self, definition: &Definition) {
         for (key, ..) in Limits::diff(&self.base, &definition.limits) {
             self.overrides.set(key, None);
+            self.temporary.forget(&LimitPatch(vec![(key, None)]));
         }
         self.base = definition.limits.clone();
     }
 
     /// Whether there is anything to keep.
     fn matters(&self) -> bool {
-        self.down || !self.overrides.is_empty()
+        self.down || !self.overrides.is_empty() || !self.temporary.is_empty()
     }
 }
 
@@ -53,6 +59,7 @@ impl Site {
             if kept != before {
                 site.write_kept(&kept)?;
                 site.lock().kept = kept;
+                site.follow_temporary();
             }
             Ok(())
         };

@@ -7,34 +7,53 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Site;
-use crate::config::Limits;
+use super::{Kept, Site};
 use crate::config::definition::{LimitChange, LimitKey, LimitPatch};
+use crate::config::{Definition, Limits};
 use crate::container::{Container, documents, translate};
 use crate::disk::{self, BelowUse};
+use crate::time::{moment, unix_millis};
 
 /// How long storage may take to say which disk it is on.
 const STORAGE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a change of limits did.
 #[derive(Debug)]
-pub struct Changed {
+pub(crate) struct Changed {
     /// Old and new value of each, as they were and are in force.
     pub changes: Vec<LimitChange>,
     /// All limits in force, for the answer.
     pub in_force: Value,
+    /// Those of them that are for a time, with its end.
+    pub temporary: Value,
+}
+
+/// Changes as events tell them.
+pub(super) fn events(changes: &[LimitChange]) -> Vec<Value> {
+    let changes = changes.iter();
+    changes
+        .map(|(key, old, new)| json!({"key": key.name(), "old": old.map(|v| key.show(v)), "new": new.map(|v| key.show(v))}))
+        .collect()
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ask {
+    /// The limits.
+    pub(crate) patch: LimitPatch,
+    /// Only say what would be.
+    pub(crate) dry_run: bool,
+    /// For how long; nothing is for good.
+    pub(crate) time: Option<Duration>,
 }
 
 impl Site {
-    /// Changes limits: on the running container first, read back, then on disk. `dry_run` only says what would be.
-    pub async fn set_limits(
-        self: &Arc<Self>,
-        patch: &LimitPatch,
-        dry_run: bool,
-    ) -> Result<Changed> {
+    /// Changes limits: on the running container first, read back, then on disk.
+    pub(crate) async fn set_limits(self: &Arc<Self>, ask: &Ask) -> Result<Changed> {
         let _one_at_a_time = self.limits.lock().await;
         // A start under way has its limits already; they are changed once it is over.
         self.settled().await;
+        self.revert_due_now().await?;
         let (definition, kept, container) = {
             let inner = self.lock();
             (
@@ -43,23 +62,30 @@ impl Site {
                 inner.container.clone(),
             )
         };
-        let defined = definition.limits_over(&self.platform.config.limits);
-        let old = defined.merge(&kept.overrides);
-        let overrides = kept.overrides.patched(patch);
-        let new = defined.merge(&overrides);
-        let mut probe = (*definition).clone();
-        probe.limits = new.clone();
-        if let Err(problems) = probe.validate(&self.platform.rules()) {
-            let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            anyhow::bail!("cannot set limits of {}: {}", self.name, words.join("; "));
+        let now = unix_millis();
+        let until = ask
+            .time
+            .map(|time| now + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2));
+        if until.is_some()
+            && let Err(why) = kept.check_temporary(&ask.patch)
+        {
+            anyhow::bail!("cannot set limits of {} for a time: {why}", self.name);
         }
-        if dry_run {
+        let defined = definition.limits_over(&self.platform.config.limits);
+        let old = defined.merge(&kept.overrides_at(now));
+        let mut keep = kept;
+        keep.change(&ask.patch, until);
+        let new = defined.merge(&keep.overrides_at(now));
+        self.check_limits(&definition, &keep, now)?;
+        let temporary = super::revert::shown(&keep, &defined, now);
+        if ask.dry_run {
             return Ok(Changed {
                 changes: Limits::diff(&old, &new),
                 in_force: super::view::shown(&new),
+                temporary,
             });
         }
-        let changed = match container {
+        let (changes, in_force) = match container {
             Some(container) => {
                 let before = self.in_force(&container)?;
                 let after = self.enforce(&container, &new, BelowUse::Refuse).await?;
@@ -70,10 +96,7 @@ impl Site {
                         && after.get(*key).is_none()
                         && key.name() == "nofile"
                 }));
-                Changed {
-                    changes,
-                    in_force: super::view::shown(&after),
-                }
+                (changes, after)
             }
             None => {
                 // Refused now rather than at the next start.
@@ -81,15 +104,12 @@ impl Site {
                 translate(&new, disk.as_ref().map(AsFd::as_fd), false)?;
                 // That holds for a site that sleeps, too.
                 self.limit_disk(&new, BelowUse::Refuse).await?;
-                Changed {
-                    changes: Limits::diff(&old, &new),
-                    in_force: super::view::shown(&new),
-                }
+                (Limits::diff(&old, &new), new)
             }
         };
-        let (patch, base) = (patch.clone(), definition.limits.clone());
+        let (patch, base) = (ask.patch.clone(), definition.limits.clone());
         let keep = self.change_kept(move |kept| {
-            kept.overrides = kept.overrides.patched(&patch);
+            kept.change(&patch, until);
             kept.base = base;
         });
         if let Err(error) = keep.await {
@@ -98,22 +118,48 @@ impl Site {
             self.limit_disk(&old, BelowUse::Enforce).await?;
             return Err(error);
         }
-        let shown: Vec<Value> = changed
-            .changes
-            .iter()
-            .map(|(key, old, new)| json!({"key": key.name(), "old": old.map(|v| key.show(v)), "new": new.map(|v| key.show(v))}))
-            .collect();
-        self.platform.events.emit(
-            "limits",
-            Some((&self.name, &self.owner())),
-            json!({"changes": shown}),
-        );
-        Ok(changed)
+        let mut more = json!({"changes": events(&changes)});
+        if let Some(until) = until {
+            more["until"] = json!(moment(until));
+        }
+        self.platform
+            .events
+            .emit("limits", Some((&self.name, &self.owner())), more);
+        Ok(Changed {
+            changes,
+            in_force: super::view::shown(&in_force),
+            temporary,
+        })
+    }
+
+    /// Whether the limits make sense together, now and whenever one that is for a time is over.
+    fn check_limits(&self, definition: &Definition, kept: &Kept, now: u64) -> Result<()> {
+        let mut probe = definition.clone();
+        for at in std::iter::once(now).chain(kept.temporary.ends()) {
+            let defined = definition.limits_over(&self.platform.config.limits);
+            probe.limits = defined.merge(&kept.overrides_at(at));
+            if let Err(problems) = probe.validate(&self.platform.rules()) {
+                let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let when = match at == now {
+                    true => String::new(),
+                    false => format!(", as they will be from {} on", moment(at)),
+                };
+                anyhow::bail!(
+                    "cannot set limits of {}{when}: {}",
+                    self.name,
+                    words.join("; ")
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Applies what is in force by definition and operator to the running container, if there is one.
     pub(crate) async fn enforce_limits(self: &Arc<Self>) -> Result<()> {
         let _one_at_a_time = self.limits.lock().await;
+        if self.revert_due_now().await? {
+            return Ok(());
+        }
         self.enforce_limits_now().await
     }
 
@@ -151,7 +197,7 @@ impl Site {
         disk::limit(&self.platform, &self.name, tree, limits, below_use).await
     }
 
-    async fn enforce(
+    pub(super) async fn enforce(
         self: &Arc<Self>,
         container: &Arc<Container>,
         limits: &Limits,

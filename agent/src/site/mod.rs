@@ -11,8 +11,12 @@ mod keeper;
 mod kept;
 mod limits;
 mod oom;
+mod revert;
 mod start;
 mod stop;
+mod temporary;
+#[cfg(test)]
+mod temporary_tests;
 mod verbs;
 mod view;
 mod watch_limits;
@@ -37,6 +41,8 @@ pub use adopt::{Found, Survey, survey, sweep};
 pub use hits::Hit;
 use hits::Hits;
 pub use kept::Kept;
+pub(crate) use limits::Ask;
+pub use temporary::time;
 pub(crate) use view::shown;
 pub use watch_limits::HitTotals;
 
@@ -346,8 +352,10 @@ impl Inner {
 
     /// The host's defaults, above them the definition's, above them what the operator has set.
     fn effective_limits(&self, defaults: &Limits) -> Limits {
-        self.definition
-            .limits_over(defaults)
-            .merge(&self.kept.overrides)
+        let defined = self.definition.limits_over(defaults);
+        if self.kept.temporary.is_empty() {
+            return defined.merge(&self.kept.overrides);
+        }
+        defined.merge(&self.kept.overrides_at(crate::time::unix_millis()))
     }
 }

@@ -103,6 +103,9 @@ impl Site {
                 view["aliases"] = json!(inner.definition.aliases);
                 view["definition"] = json!(&*inner.definition);
                 view["overrides"] = shown(&inner.kept.overrides);
+                let defined = inner.definition.limits_over(&self.platform.config.limits);
+                view["temporary"] =
+                    super::revert::shown(&inner.kept, &defined, crate::time::unix_millis());
                 view["last_exit"] = json!(inner.last_exit);
                 view["failures"] = json!(inner.machine.failures());
                 view["last_failure"] = json!(inner.last_failure.as_ref().map(|f| &*f.because));
