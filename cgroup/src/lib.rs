@@ -21,6 +21,7 @@ mod counters;
 mod cpu_time;
 mod device;
 mod dir;
+mod drift;
 mod dynmods;
 mod error;
 mod freeze;

@@ -36,6 +36,8 @@ pub(crate) trait Backend: Sync {
     fn read_cpu(&self, dir: &Dir, asked: Asked<'_>, into: &mut Limits) -> Result<(), Error>;
     fn read_memory(&self, dir: &Dir, asked: Asked<'_>, into: &mut Limits) -> Result<(), Error>;
     fn read_io(&self, dir: &Dir, asked: Asked<'_>, into: &mut Limits) -> Result<(), Error>;
+    /// The file of a limit, by v2's name for it.
+    fn file_of(&self, dir: &Dir, limit: &str) -> &'static str;
     fn usage_cpu(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
     fn usage_cpuacct(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error>;
     fn cpu_usec(&self, dir: &Dir) -> Result<Option<u64>, Error>;

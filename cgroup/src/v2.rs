@@ -235,6 +235,20 @@ impl Backend for V2 {
         Ok(())
     }
 
+    fn file_of(&self, dir: &Dir, limit: &str) -> &'static str {
+        match limit {
+            "cpu.max" => "cpu.max",
+            "cpu.weight" => "cpu.weight",
+            "pids.max" => "pids.max",
+            "io.weight" if dir.exists("io.weight") => "io.weight",
+            "io.weight" => "io.bfq.weight",
+            other => MEMORY
+                .into_iter()
+                .find(|file| *file == other)
+                .unwrap_or("io.max"),
+        }
+    }
+
     fn usage_cpu(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error> {
         let text = dir.read("cpu.stat")?;
         into.nr_periods = stat::flat(&text, "nr_periods");

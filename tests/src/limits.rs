@@ -1,7 +1,7 @@
 //! Changing limits and looking at what they did.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use serde_json::Value;
@@ -49,15 +49,24 @@ pub fn events(host: &Host, kind: &str) -> Vec<Value> {
 
 /// The value of a file in the site's cgroup, where the controller is.
 pub fn in_cgroup(host: &Host, names: [&str; 2]) -> String {
-    let group = format!("{}/acme/{SITE}", host.cgroup_parent);
-    let paths = cgroup_roots()
+    let path = file(host, &format!("acme/{SITE}"), names);
+    let text = fs::read_to_string(path).expect("a file that was there");
+    text.trim().to_owned()
+}
+
+/// Writes a file of the group below the agent's, as somebody does who knows nothing of the agent.
+pub fn by_hand(host: &Host, group: &str, names: [&str; 2], value: &str) {
+    let path = file(host, group, names);
+    fs::write(&path, value).unwrap_or_else(|e| panic!("{value} into {}: {e}", path.display()));
+}
+
+/// The first of these files that there is, in whichever hierarchy.
+fn file(host: &Host, group: &str, names: [&str; 2]) -> PathBuf {
+    let group = format!("{}/{group}", host.cgroup_parent);
+    let mut paths = cgroup_roots()
         .into_iter()
         .flat_map(|root| names.map(|name| Path::new(&root).join(&group).join(name)));
-    let found = paths
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .next();
-    found
+    paths
+        .find(|path| path.is_file())
         .unwrap_or_else(|| panic!("no {names:?} in {group}"))
-        .trim()
-        .to_owned()
 }

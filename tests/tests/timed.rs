@@ -89,6 +89,38 @@ fn what_runs_goes_back_to_what_was_in_force_and_says_so() {
 }
 
 #[test]
+fn what_nobody_has_set_for_good_is_lifted_again() {
+    let host = Host::new("");
+    site(&host, SITE, DEFINED);
+    assert_eq!(host.dispatch(SITE).status, 200);
+    let before = host.status(SITE)["limits"].clone();
+    let mut put = Vec::new();
+    let (time, _) = short();
+    let path = format!("/v1/vhosts/{SITE}/limits?for={time}");
+    for body in [
+        json!({"cpu_burst": "10%"}),
+        json!({"io": {"weight": 300}}),
+        json!({"swap": "16M"}),
+        json!({"memory_high": "48M"}),
+        json!({"memory_min": "8M"}),
+    ] {
+        let answer = host.request("PATCH", &path, body.to_string().as_bytes());
+        // Not every host has all of them; what it has not is refused.
+        if answer.status == 200 {
+            put.push(body);
+        }
+    }
+    println!("{put:?}");
+    assert!(put.contains(&json!({"cpu_burst": "10%"})), "{put:?}");
+    wait_for("they are lifted", seconds(30), || {
+        host.status(SITE)["temporary"] == json!({})
+    });
+    let after = host.status(SITE);
+    assert_eq!((&after["limits"], &after["drift"]), (&before, &json!([])));
+    host.finish();
+}
+
+#[test]
 fn an_agent_that_is_killed_changes_nothing_about_it() {
     let host = Host::new("");
     site(&host, SITE, DEFINED);

@@ -80,12 +80,20 @@ pub(super) async fn doctor(server: &Server, peer: &Peer) -> Answer {
             "only root and the operators' group see the host: the doctor tells of all of it",
         ));
     }
-    let config = server.registry.platform().config.clone();
+    let platform = server.registry.platform().clone();
     let checks = tokio::task::spawn_blocking(move || {
-        crate::doctor::checks_of(&crate::doctor::Subject {
+        let mut checks = crate::doctor::checks_of(&crate::doctor::Subject {
             documents: Vec::new(),
-            shim: config.find_shim().ok(),
-        })
+            shim: platform.config.find_shim().ok(),
+        });
+        let looked = platform.live.sites().into_iter();
+        let looked = looked.filter_map(|site| {
+            // One that is ending has nothing to be read any more.
+            let drift = site.drift(&*site.container()?).ok()?;
+            Some((site.name.clone(), drift))
+        });
+        checks.push(crate::doctor::drift(&looked.collect::<Vec<_>>()));
+        checks
     })
     .await
     .map_err(|e| Problem::internal(format!("the checks failed: {e}")))?;

@@ -154,6 +154,9 @@ pub(super) async fn set_limits(
     // Within a budget an owner could; until owners have budgets only operators hand out shares.
     let site = find(server, peer, name).await?;
     operator(peer)?;
+    if query.is_true("mend") {
+        return mend(&site, query, content).await;
+    }
     let asked: Value = body::json(content)?;
     let words = flatten(&asked)?;
     let patch = LimitPatch::parse(words).map_err(|e| Problem::bad_request(e).about(name))?;
@@ -180,6 +183,27 @@ pub(super) async fn set_limits(
         "changes": changes,
         "limits": changed.in_force,
         "temporary": changed.temporary,
+    }))
+}
+
+/// Writes again what is in force by definition and operator, where somebody has changed it by hand.
+async fn mend(site: &Arc<Site>, query: &Query, content: &Bytes) -> Answer {
+    let name = &*site.name;
+    if !matches!(content.trim_ascii(), b"" | b"{}") || query.get("for").is_some() {
+        return Err(Problem::bad_request(
+            "mend writes the limits that are in force again; change limits, or for how long, by another request",
+        )
+        .about(name));
+    }
+    let dry_run = query.is_true("dry_run");
+    let mended = site.mend(dry_run).await;
+    let (drift, in_force) = mended.map_err(|e| Problem::conflict(format!("{e:#}")).about(name))?;
+    let changes: Vec<Value> = drift.iter().map(crate::site::change).collect();
+    answer::json(&json!({
+        "vhost": name,
+        "dry_run": dry_run,
+        "changes": changes,
+        "limits": in_force,
     }))
 }
 

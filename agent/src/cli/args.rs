@@ -97,12 +97,15 @@ pub enum Verb {
     ///
     /// With --for, the limits go back by themselves to what they were when the time is over, also if the site sleeps or
     /// the agent is started anew meanwhile. Setting the same limit without --for ends that.
+    ///
+    /// With --mend, no limits are given: where somebody has written others into the kernel by hand (status and doctor tell),
+    /// those that should be in force are written again.
     Set {
         /// The vhost
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         vhost: String,
         /// Limits, such as cpu=20% memory=256M io.write=2MB/s
-        #[arg(required = true, value_name = "KEY=VALUE", value_parser = set::parse)]
+        #[arg(required_unless_present = "mend", value_name = "KEY=VALUE", value_parser = set::parse)]
         limits: Vec<Assignment>,
         /// Check and show what would change, change nothing
         #[arg(long)]
@@ -110,6 +113,9 @@ pub enum Verb {
         /// For how long, such as 90s, 10m, 2h, 7d (default: for good)
         #[arg(long = "for", value_name = "TIME", value_parser = time)]
         time: Option<Duration>,
+        /// Write the limits again that should be in force
+        #[arg(long, conflicts_with_all = ["limits", "time"])]
+        mend: bool,
     },
     /// Print the definition of a vhost as TOML
     Get(OneVhost),
@@ -347,6 +353,8 @@ mod tests {
             &["fastctl", "nonsense"],
             &["fastctl", "set", "a"],
             &["fastctl", "set", "a", "cpu"],
+            &["fastctl", "set", "a", "cpu=1", "--mend"],
+            &["fastctl", "set", "a", "--mend", "--for", "1h"],
             &["fastctl", "set", "a", "cpu=1", "--for", "0s"],
             &["fastctl", "set", "a", "cpu=1", "--for", "31d"],
             &["fastctl", "set", "a", "cpu=1", "--for", "soon"],

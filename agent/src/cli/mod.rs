@@ -135,7 +135,15 @@ async fn ask(args: Args, screen: &mut Screen) -> Result<(), Failure> {
             limits,
             dry_run,
             time,
-        } => context.set(vhost, limits, *dry_run, *time).await,
+            mend,
+        } => {
+            let how = verbs::How {
+                dry_run: *dry_run,
+                time: *time,
+                mend: *mend,
+            };
+            context.set(vhost, limits, &how).await
+        }
         Verb::Signal { vhost, signal } => context.signal(vhost, signal).await,
         Verb::Start(v) => context.each("start", &v.vhosts).await,
         Verb::Stop(v) => context.each("stop", &v.vhosts).await,

@@ -24,11 +24,22 @@ struct Vhost {
     limits: Option<Map<String, Value>>,
     usage: Option<Map<String, Value>>,
     temporary: Value,
+    drift: Vec<Drift>,
     last_exit: Value,
     last_start: Option<Start>,
     last_failure: Option<String>,
     retry_after_s: Option<f64>,
     cause: Option<String>,
+}
+
+/// A limit that somebody has changed behind the agent's back.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Drift {
+    key: String,
+    file: String,
+    wanted: String,
+    found: String,
 }
 
 /// The last start.
@@ -71,6 +82,15 @@ pub(crate) async fn vhost(
         page.add(
             "for a time",
             format!("{} {}", text::clean(&key), limit.phrase()),
+            "",
+        );
+    }
+    for d in &v.drift {
+        let [key, found, wanted, file] =
+            [&d.key, &d.found, &d.wanted, &d.file].map(|t| text::clean(t));
+        page.add(
+            "by hand",
+            format!("{key} is {found} instead of {wanted} in {file}; see `fastctl set --mend`"),
             "",
         );
     }

@@ -23,6 +23,16 @@ pub(crate) struct Context<'a> {
     pub(crate) json: bool,
 }
 
+/// How limits are to be changed.
+pub(crate) struct How {
+    /// Only say what would be.
+    pub(crate) dry_run: bool,
+    /// For how long; nothing is for good.
+    pub(crate) time: Option<Duration>,
+    /// Write those again that should be in force.
+    pub(crate) mend: bool,
+}
+
 /// Answer to a dispatch.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -176,13 +186,14 @@ impl Context<'_> {
         &mut self,
         vhost: &str,
         limits: &[Assignment],
-        dry_run: bool,
-        time: Option<Duration>,
+        how: &How,
     ) -> Result<(), Failure> {
         let patch = set::patch(limits).map_err(Failure::Usage)?;
-        let dry_run = dry_run.then(|| "dry_run=true".to_owned());
-        let for_time = time.map(|time| format!("for={}ms", time.as_millis()));
-        let query: Vec<String> = dry_run.into_iter().chain(for_time).collect();
+        let switches = [(how.dry_run, "dry_run=true"), (how.mend, "mend=true")];
+        let switches = switches.into_iter().filter(|(on, _)| *on);
+        let switches = switches.map(|(_, word)| word.to_owned());
+        let time = how.time.map(|time| format!("for={}ms", time.as_millis()));
+        let query: Vec<String> = switches.chain(time).collect();
         let below = match query.is_empty() {
             true => "/limits".to_owned(),
             false => format!("/limits?{}", query.join("&")),
@@ -200,7 +211,10 @@ impl Context<'_> {
         let changed: Changed = answer.read()?;
         let lines = match &changed.changes {
             Some(none) if none.is_empty() => {
-                vec!["nothing changes: these limits are in force".to_owned()]
+                vec![match how.mend {
+                    true => "nothing to mend: its limits are as they should be".to_owned(),
+                    false => "nothing changes: these limits are in force".to_owned(),
+                }]
             }
             Some(changes) => values::changes(self.screen, "", changes),
             None => {
@@ -213,7 +227,7 @@ impl Context<'_> {
         for line in lines {
             self.screen.line(&line)?;
         }
-        if time.is_some() {
+        if how.time.is_some() {
             for (key, limit) in temporary::of(&changed.temporary) {
                 let key = text::clean(&key).into_owned();
                 self.screen.line(&format!("{key} is {}", limit.phrase()))?;

@@ -2,6 +2,7 @@
 
 mod activated;
 pub mod documents;
+mod drift;
 mod files;
 mod host_etc;
 mod limits;
@@ -27,6 +28,7 @@ use tokio::io::unix::AsyncFd;
 use crate::config::definition::Listen;
 use crate::platform::Platform;
 
+pub use drift::{Drift, drifted};
 pub use limits::{in_force, translate};
 pub use make::{MakeError, make, status_socket, wait_for_exec};
 pub use record::{LastExit, Record, fingerprint, start_time};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, bail};
 use netns::{Namespace, Shape};
 
-use super::{Container, limits::in_force};
+use super::{Container, Drift, limits::in_force};
 use crate::config::Limits;
 use crate::config::definition::LimitKey;
 use crate::platform::Platform;
@@ -61,6 +61,29 @@ impl Container {
         limits.set(LimitKey::Egress, egress);
         limits.set(LimitKey::Ingress, ingress);
         Ok(limits)
+    }
+
+    /// What its link carries otherwise than `limits` say.
+    pub fn traffic_drift(&self, limits: &Limits) -> Result<Vec<Drift>> {
+        let (wanted, found) = (shape(limits), self.traffic()?);
+        let show = |key: LimitKey, rate: Option<u64>| {
+            rate.map_or_else(|| "max".to_owned(), |rate| key.show(rate))
+        };
+        let both = [
+            (LimitKey::Egress, wanted.egress, found.egress),
+            (LimitKey::Ingress, wanted.ingress, found.ingress),
+        ];
+        let differing = both
+            .into_iter()
+            .filter(|(_, wanted, found)| wanted != found);
+        Ok(differing
+            .map(|(key, wanted, found)| Drift {
+                key: key.name().to_owned(),
+                file: "the queue (tc-tbf) of its link".to_owned(),
+                wanted: show(key, wanted),
+                found: show(key, found),
+            })
+            .collect())
     }
 
     /// Limits its traffic as `limits` say, or lifts what they do not, then does `rest`. If that fails the traffic

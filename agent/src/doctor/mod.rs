@@ -4,6 +4,7 @@
 //! and change nothing. They may touch the documents' file systems, which can hang: the agent runs them off its event loop.
 mod cgroups;
 mod cores;
+mod drift;
 mod idmap;
 mod kernel;
 mod mounts;
@@ -15,6 +16,8 @@ pub use mounts::project_quotas_advice;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use drift::drift;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

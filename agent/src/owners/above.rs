@@ -12,8 +12,8 @@ use crate::config::units::Bytes;
 
 #[derive(Debug)]
 pub(super) struct Above {
-    group: Group,
-    told: Option<Limits>,
+    pub(super) group: Group,
+    pub(super) told: Option<Limits>,
 }
 
 impl State {

@@ -14,6 +14,8 @@ pub(super) struct Live {
     pub(super) own: Own,
     /// What its group was told, with everything counted in.
     pub(super) told: Own,
+    /// What its group was told beside that; what is in it of the CPU may be older.
+    pub(super) asked: Limits,
     /// What it is lent beyond its part.
     pub(super) lent: u64,
     pub(super) meter: Meter,

@@ -5,6 +5,7 @@
 //! [`model`] and [`lend`] decide, [`state`] writes, [`lender`] looks after those who lend.
 
 mod above;
+mod drift;
 mod lend;
 mod lender;
 mod live;

@@ -117,7 +117,7 @@ impl State {
             Some(before) => (
                 before.lent,
                 Meter::default(),
-                Some((before.own, before.told)),
+                Some((before.own, before.told, before.asked)),
             ),
             None => (0, Meter::default(), None),
         };
@@ -131,6 +131,7 @@ impl State {
                 group: group.clone(),
                 own,
                 told,
+                asked: Limits::default(),
                 lent,
                 meter,
             },
@@ -154,13 +155,16 @@ impl State {
         };
         if let Err(error) = done {
             match (before, self.live.get_mut(&name)) {
-                (Some((own, told)), Some(live)) => (live.own, live.told) = (own, told),
+                (Some((own, told, asked)), Some(live)) => {
+                    (live.own, live.told, live.asked) = (own, told, asked);
+                }
                 _ => drop(self.live.remove(&name)),
             }
             return Err(error.into());
         }
         if let Some(live) = self.live.get_mut(&name) {
             live.told = target;
+            live.asked = wanted;
         }
         // With one more to share what is left, the others have less.
         if let Err(error) = self.rebalance(|_, _| true) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use cgroup::{IoLimit, Setting};
 use serde_json::{Value, json};
 
 use super::{Kept, Site};
@@ -45,6 +46,34 @@ pub(crate) struct Ask {
     pub(crate) dry_run: bool,
     /// For how long; nothing is for good.
     pub(crate) time: Option<Duration>,
+}
+
+/// Lifts what is in force and not asked for: limits that not every host has, which a change left alone that does not name
+/// them, and rates of disks other than the documents'.
+fn lift_others(wanted: &mut cgroup::Limits, found: &cgroup::Limits) {
+    let lift = |wanted: &mut Setting<u64>, found: Setting<u64>| {
+        if wanted.is_keep() && found.value().is_some() {
+            *wanted = Setting::Max;
+        }
+    };
+    lift(&mut wanted.memory_high, found.memory_high);
+    lift(&mut wanted.memory_min, found.memory_min);
+    lift(&mut wanted.swap_max, found.swap_max);
+    if found.io_weight != Setting::To(100) {
+        lift(&mut wanted.io_weight, found.io_weight);
+    }
+    for io in &found.io {
+        if wanted.io.iter().all(|known| known.device != io.device) {
+            let rate = Setting::Max;
+            wanted.io.push(IoLimit {
+                device: io.device,
+                read_bps: rate,
+                write_bps: rate,
+                read_iops: rate,
+                write_iops: rate,
+            });
+        }
+    }
 }
 
 impl Site {
@@ -100,7 +129,7 @@ impl Site {
             }
             None => {
                 // Refused now rather than at the next start.
-                let disk = self.disk(&new, None).await?;
+                let disk = self.disk(&new, false).await?;
                 translate(&new, disk.as_ref().map(AsFd::as_fd), false)?;
                 // That holds for a site that sleeps, too.
                 self.limit_disk(&new, BelowUse::Refuse).await?;
@@ -203,12 +232,14 @@ impl Site {
         limits: &Limits,
         below_use: BelowUse,
     ) -> Result<Limits> {
-        let disk = self.disk(limits, Some(container)).await?;
-        let wanted = translate(limits, disk.as_ref().map(AsFd::as_fd), true)?;
+        let found = container.group.read()?;
+        let disk = self.disk(limits, !found.io.is_empty()).await?;
         let before = self.limit_disk(limits, below_use).await?;
         let (site, container, all) = (self.clone(), container.clone(), limits.clone());
         let work = move || -> Result<Limits> {
             let platform = &site.platform;
+            let mut wanted = translate(&all, disk.as_ref().map(AsFd::as_fd), true)?;
+            lift_others(&mut wanted, &found);
             container.limit_traffic(&all, || {
                 platform.owners.enforce(&container.group, &wanted, false)
             })?;
@@ -226,18 +257,10 @@ impl Site {
     }
 
     /// The documents, for the disk they are on: their storage is asked only where an I/O limit is or was set.
-    async fn disk(
-        &self,
-        limits: &Limits,
-        container: Option<&Container>,
-    ) -> Result<Option<OwnedFd>> {
+    async fn disk(&self, limits: &Limits, had: bool) -> Result<Option<OwnedFd>> {
         let wanted = limits
             .iter()
             .any(|(key, _)| key != LimitKey::IoWeight && key.name().starts_with("io."));
-        let had = match container {
-            Some(container) => !container.group.read()?.io.is_empty(),
-            None => false,
-        };
         let path = self
             .definition()
             .documents

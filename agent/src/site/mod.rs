@@ -6,6 +6,7 @@
 
 mod account;
 mod adopt;
+mod drift;
 mod hits;
 mod keeper;
 mod kept;
@@ -41,6 +42,7 @@ pub use adopt::{Found, Survey, survey, sweep};
 pub use hits::Hit;
 use hits::Hits;
 pub use kept::Kept;
+pub(crate) use drift::change;
 pub(crate) use limits::Ask;
 pub use temporary::time;
 pub(crate) use view::shown;

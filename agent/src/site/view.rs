@@ -130,6 +130,10 @@ impl Site {
                 Ok(limits) => view["limits"] = shown(&limits),
                 Err(error) => view["limits_error"] = json!(error.to_string()),
             }
+            match self.drift(&container) {
+                Ok(drift) => view["drift"] = json!(drift),
+                Err(error) => view["limits_error"] = json!(format!("{error:#}")),
+            }
         }
         if let Ok(usage) = container.group.usage() {
             let (received, sent) = container.network_bytes().unzip();

@@ -228,6 +228,23 @@ impl Backend for V1 {
         Ok(())
     }
 
+    fn file_of(&self, dir: &Dir, limit: &str) -> &'static str {
+        match limit {
+            "cpu.max" => QUOTA,
+            "cpu.weight" => "cpu.shares",
+            "memory.swap.max" => MEMSW,
+            "pids.max" => "pids.max",
+            "io.weight" => WEIGHTS
+                .into_iter()
+                .find(|f| dir.exists(f))
+                .unwrap_or("blkio.bfq.weight"),
+            other => THROTTLE
+                .into_iter()
+                .find(|(name, _)| *name == other)
+                .map_or(LIMIT, |(_, file)| file),
+        }
+    }
+
     fn usage_cpu(&self, dir: &Dir, into: &mut Usage) -> Result<(), Error> {
         let text = dir.read("cpu.stat")?;
         into.nr_periods = stat::flat(&text, "nr_periods");

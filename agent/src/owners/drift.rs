@@ -1,0 +1,74 @@
+//! Whether the groups of sites and owners still are as they were told; looked at only when somebody asks.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use cgroup::{CpuLimit, Group, Limits};
+
+use super::{Owners, owner_and_site};
+use crate::container::{Drift, drifted};
+
+impl Owners {
+    /// What a site's group and its owner's say otherwise than they were told. Reads the kernel's files.
+    pub fn drift(&self, group: &Arc<Group>) -> Result<Vec<Drift>> {
+        let (name, vhost) = owner_and_site(group)?;
+        let Some(owner) = self.known(name) else {
+            return Ok(Vec::new());
+        };
+        // Under the lock under which it is told.
+        let state = owner.lock();
+        let Some(live) = state.live.get(vhost) else {
+            return Ok(Vec::new());
+        };
+        if !Arc::ptr_eq(&live.group, group) {
+            return Ok(Vec::new());
+        }
+        let told = Limits {
+            cpu: live.told.cpu,
+            cpu_weight: live.told.weight,
+            ..live.asked.clone()
+        };
+        let mut all = drifted(&live.group, &told, &live.group.read()?);
+        if let Some(above) = &state.above
+            && let Some(told) = &above.told
+        {
+            let found = above.group.read()?;
+            let mut told = told.clone();
+            // Kernels before 5.14 have none, and then it has been told none.
+            if found.cpu.value().is_some_and(|cpu| cpu.burst_usec == 0) {
+                told.cpu = told.cpu.map(|cpu| CpuLimit {
+                    burst_usec: 0,
+                    ..cpu
+                });
+            }
+            let above = drifted(&above.group, &told, &found);
+            all.extend(above.into_iter().map(|drift| Drift {
+                key: format!("owner.{}", drift.key),
+                ..drift
+            }));
+        }
+        Ok(all)
+    }
+
+    /// From now on nothing is taken for granted of these groups: what is enforced next is written, also above the site.
+    pub fn doubt(&self, group: &Arc<Group>) -> Result<()> {
+        let (name, vhost) = owner_and_site(group)?;
+        let Some(owner) = self.known(name) else {
+            return Ok(());
+        };
+        let mut state = owner.lock();
+        if let Some(above) = &mut state.above {
+            above.told = None;
+        }
+        // On cgroup v1 the group above cannot get back what it may have as long as a site has more. That fails where the
+        // site has too little to begin with, and is then done by the next who enforces.
+        if let Some(live) = state.live.get(vhost) {
+            let cpu = Limits {
+                cpu: live.told.cpu,
+                ..Limits::default()
+            };
+            let _ = live.group.apply(&cpu);
+        }
+        Ok(())
+    }
+}
