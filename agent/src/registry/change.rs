@@ -137,12 +137,10 @@ impl Registry {
                         site.redefine(definition).await;
                     }
                 }
-                Change::Removed(definition) => {
-                    match self.site(&definition.name) {
-                        Some(site) => self.withdraw(site),
-                        None => self.forget_disk(vec![(&*definition.name).into()]),
-                    }
-                }
+                Change::Removed(definition) => match self.site(&definition.name) {
+                    Some(site) => self.withdraw(site),
+                    None => self.forget_disk(vec![(&*definition.name).into()]),
+                },
                 Change::Problem(problem) => {
                     tracing::error!("{problem}");
                     self.platform.events.emit(

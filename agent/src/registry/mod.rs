@@ -80,7 +80,11 @@ impl Registry {
         }
         registry.wake_kept();
         let limited = registry.platform.disk.vhosts().into_iter();
-        registry.forget_disk(limited.filter(|vhost| !registry.is_defined(vhost)).collect());
+        registry.forget_disk(
+            limited
+                .filter(|vhost| !registry.is_defined(vhost))
+                .collect(),
+        );
         registry.take_over(found);
         registry.platform.fill_pool()?;
         Ok(registry)

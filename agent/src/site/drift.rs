@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Site;
 use crate::container::{Container, Drift};
+use crate::disk::BelowUse;
 
 impl Site {
     /// What is in force for its container otherwise than it should be. Reads the kernel's files.
@@ -35,10 +36,10 @@ impl Site {
         let mut found = self.platform.owners.drift(&container.group)?;
         found.extend(container.traffic_drift(&wanted)?);
         if dry_run || found.is_empty() {
-            return Ok((found, super::view::shown(&container.limits()?)));
+            return Ok((found, super::view::shown(&self.in_force(&container)?)));
         }
         self.platform.owners.doubt(&container.group)?;
-        let in_force = self.enforce(&container, &wanted).await?;
+        let in_force = self.enforce(&container, &wanted, BelowUse::Enforce).await?;
         let left = self.platform.owners.drift(&container.group)?;
         if let Some(drift) = left.first() {
             anyhow::bail!(

@@ -214,7 +214,11 @@ impl Site {
     }
 
     /// Limits disk space only. Returns the limit before.
-    async fn limit_disk(&self, limits: &Limits, below_use: BelowUse) -> Result<Option<u64>> {
+    pub(super) async fn limit_disk(
+        &self,
+        limits: &Limits,
+        below_use: BelowUse,
+    ) -> Result<Option<u64>> {
         let definition = self.definition();
         let path = definition.documents.as_deref();
         let wanted = limits.disk().is_some() || self.platform.disk.knows(&self.name);

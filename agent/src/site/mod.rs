@@ -39,10 +39,10 @@ use crate::platform::Platform;
 
 pub use account::account_leftover;
 pub use adopt::{Found, Survey, survey, sweep};
+pub(crate) use drift::change;
 pub use hits::Hit;
 use hits::Hits;
 pub use kept::Kept;
-pub(crate) use drift::change;
 pub(crate) use limits::Ask;
 pub use temporary::time;
 pub(crate) use view::shown;

@@ -9,6 +9,7 @@ use super::limits::events;
 use super::{Kept, Site};
 use crate::config::Limits;
 use crate::config::definition::LimitKey;
+use crate::disk::BelowUse;
 use crate::time::{moment, unix_millis};
 
 impl Site {
@@ -52,11 +53,12 @@ impl Site {
         let new = defined.merge(&kept.overrides_at(now));
         let changes = match container {
             Some(container) => {
-                let before = container.limits()?;
-                let after = self.enforce(&container, &new).await?;
+                let before = self.in_force(&container)?;
+                let after = self.enforce(&container, &new, BelowUse::Enforce).await?;
                 Limits::diff(&before, &after)
             }
             None => {
+                self.limit_disk(&new, BelowUse::Enforce).await?;
                 // As they were before the first of them was over.
                 let first = kept.temporary.next().unwrap_or(now).saturating_sub(1);
                 Limits::diff(&defined.merge(&kept.overrides_at(first)), &new)

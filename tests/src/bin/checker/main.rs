@@ -51,7 +51,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: checker serve PORT | report | enter PID COMMAND-PID|bare | escape PATH | power");
+            eprintln!(
+                "usage: checker serve PORT | report | enter PID COMMAND-PID|bare | escape PATH | power"
+            );
             ExitCode::from(2)
         }
     }
