@@ -20,6 +20,7 @@ pub mod owners;
 mod packet;
 pub mod persist;
 pub mod platform;
+pub mod promises;
 pub mod readiness;
 pub mod registry;
 pub mod reverts;

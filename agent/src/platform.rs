@@ -22,6 +22,7 @@ use crate::disk::Projects;
 use crate::events::Events;
 use crate::owner_groups::OwnerGroups;
 use crate::owners::Owners;
+use crate::promises::{Change, Promise, Promises};
 use crate::readiness::Readiness;
 use crate::reverts::Reverts;
 use crate::seeing::Live;
@@ -48,6 +49,8 @@ pub struct Platform {
     pub tree: cgroup::Tree,
     /// Those of them that belong to owners.
     pub owner_groups: OwnerGroups,
+    /// What their sites are promised.
+    pub promises: Arc<Promises>,
     /// Their budgets and divisions.
     pub owners: Owners,
     /// Keeps joining a v1 cgroup fast for as long as the agent lives.
@@ -136,6 +139,8 @@ impl Platform {
         let shim = config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?;
         let spawner = Spawner::new(shim, ahead).await?;
         let owners = config.state_dir.join("owners");
+        let promises = !tree.hierarchy().is_v1(cgroup::Controller::Memory);
+        let promises = Arc::new(Promises::new(config.reserve, promises));
         let exposed = Exposed::new(
             config.metrics.vhosts as usize,
             config.metrics.owners as usize,
@@ -163,7 +168,8 @@ impl Platform {
             reverts: Arc::default(),
             config,
             owner_groups: OwnerGroups::new(tree.clone()),
-            owners: Owners::load(tree.clone(), owners)?,
+            owners: Owners::load(tree.clone(), owners, promises.clone())?,
+            promises,
             tree,
             _dynmods: dynmods.ok(),
             host,
@@ -311,6 +317,28 @@ impl Platform {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(device, false);
+    }
+
+    /// Promises it to a site if its owner's budget and this host allow it; else says why not. `dry_run` only asks. What
+    /// changes has to be told to [`Owners::keep_promises`].
+    pub fn admit(
+        &self,
+        site: &str,
+        owner: &str,
+        promise: Promise,
+        dry_run: bool,
+    ) -> Result<Change, String> {
+        if self.promises.is_known(site, owner, promise) {
+            return Ok(Change::default());
+        }
+        self.owners.within_budget(owner, site, promise)?;
+        match dry_run {
+            true => {
+                self.promises.check(site, promise)?;
+                Ok(Change::default())
+            }
+            false => self.promises.admit(site, owner, promise),
+        }
     }
 
     /// Waits until one more start may be under way.

@@ -17,6 +17,10 @@ pub(crate) fn compare(group: &str, want: &Limits, got: &Limits) -> Result<(), Er
     if !want.cpu.is_keep() && want.cpu != got.cpu {
         return differs("cpu.max", want.cpu.to_string(), got.cpu.to_string());
     }
+    if !want.cpu_idle.is_keep() && want.cpu_idle != got.cpu_idle {
+        let (want, got) = (want.cpu_idle.to_string(), got.cpu_idle.to_string());
+        return differs("cpu.idle", want, got);
+    }
     for (limit, want, got) in [
         ("cpu.weight", want.cpu_weight, got.cpu_weight),
         ("io.weight", want.io_weight, got.io_weight),

@@ -46,9 +46,18 @@ impl Group {
         if memory_min == Setting::To(0) {
             memory_min = Setting::Max;
         }
+        let cpu_idle = match known(found.cpu_idle, told.cpu_idle, Setting::Max) {
+            Setting::Max => Setting::To(false),
+            other => other,
+        };
         Limits {
             cpu: known(found.cpu, told.cpu, Setting::Max),
-            cpu_weight: weight(found.cpu_weight, told.cpu_weight),
+            // The kernel gives an idle group a weight of its own.
+            cpu_weight: match cpu_idle {
+                Setting::To(true) => found.cpu_weight,
+                _ => weight(found.cpu_weight, told.cpu_weight),
+            },
+            cpu_idle,
             memory_max: memory(found.memory_max, told.memory_max),
             memory_high: memory(found.memory_high, told.memory_high),
             memory_min,

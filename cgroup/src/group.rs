@@ -251,6 +251,13 @@ impl Group {
         Ok(out)
     }
 
+    /// Whether this kernel lets a group run only when no sibling wants to (5.15 and later).
+    #[must_use]
+    pub fn has_cpu_idle(&self) -> bool {
+        self.slot(Controller::Cpu)
+            .is_some_and(|(_, dir)| dir.exists(plan::CPU_IDLE))
+    }
+
     /// The processes in the group, over all hierarchies, sorted.
     pub fn pids(&self) -> Result<Vec<i32>, Error> {
         let mut out = BTreeSet::new();
@@ -271,7 +278,7 @@ fn touched(limits: &Limits) -> BTreeSet<Controller> {
     let asked = [
         (
             Controller::Cpu,
-            !limits.cpu.is_keep() || !limits.cpu_weight.is_keep(),
+            !limits.cpu.is_keep() || !limits.cpu_weight.is_keep() || !limits.cpu_idle.is_keep(),
         ),
         (Controller::Memory, memory.iter().any(|m| !m.is_keep())),
         (

@@ -162,6 +162,9 @@ pub struct Limits {
     pub cpu: Setting<CpuLimit>,
     /// Share of the CPU under contention, 1 to 10,000, default 100.
     pub cpu_weight: Setting<u64>,
+    /// Runs only when no sibling wants to, and yields at once to one that wakes; the weight is then without effect, and
+    /// lost. `Max` means as usual. Kernels before 5.15 do not have it, see [`crate::Group::has_cpu_idle`].
+    pub cpu_idle: Setting<bool>,
     /// Bytes; above it the group is reclaimed from, then its processes are killed.
     pub memory_max: Setting<u64>,
     /// Bytes; above it the group is slowed down and reclaimed from. v2 only.

@@ -215,6 +215,46 @@ fn controller_of(limit: &str) -> Controller {
     }
 }
 
+/// The same on both sides, and before the weight: an idle group takes none.
+pub(crate) const CPU_IDLE: &str = "cpu.idle";
+
+pub(crate) fn plan_cpu_idle<'a>(
+    at: At<'a>,
+    want: &mut Limits,
+    out: &mut Vec<Write<'a>>,
+) -> Result<(), Error> {
+    let idle = want.cpu_idle == Setting::To(true);
+    // As usual is what a new group is, and all that a kernel without it knows.
+    if !idle
+        && (at.new
+            || at
+                .dir
+                .read_optional(CPU_IDLE)?
+                .is_none_or(|now| now.trim() == "0"))
+    {
+        want.cpu_idle = Setting::Keep;
+        return Ok(());
+    }
+    out.push(Write {
+        dir: at.dir,
+        limit: CPU_IDLE,
+        file: CPU_IDLE,
+        text: u8::from(idle).to_string(),
+        undo: Undo::FirstLine,
+    });
+    want.cpu_idle = Setting::To(idle);
+    Ok(())
+}
+
+pub(crate) fn read_cpu_idle(dir: &Dir, asked: Asked<'_>, into: &mut Limits) -> Result<(), Error> {
+    if asked.any(|l| &l.cpu_idle)
+        && let Some(text) = dir.read_optional(CPU_IDLE)?
+    {
+        into.cpu_idle = Setting::To(text.trim() == "1");
+    }
+    Ok(())
+}
+
 /// `pids.max` is the same on both sides.
 pub(crate) fn plan_pids<'a>(at: At<'a>, want: &Limits, out: &mut Vec<Write<'a>>) {
     if !want.pids_max.is_keep() {

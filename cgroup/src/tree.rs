@@ -146,6 +146,35 @@ impl Tree {
         Ok(Group::new(self.0.clone(), &path, name, dirs, false))
     }
 
+    /// The parent itself, for limits of all groups together.
+    pub fn parent(&self) -> Result<Group, Error> {
+        let open = |root: &Root| {
+            let dir = root.parent.open_dir(".");
+            dir.map(Some).map_err(|e| root.parent.error("open", ".", e))
+        };
+        let dirs = self.0.roots.iter().map(open).collect::<Result<_, _>>()?;
+        let name = self.0.parts.join("/");
+        Ok(Group::new(self.0.clone(), &[], name, dirs, false))
+    }
+
+    /// Of the levels above the parent on v2 the one with the least `memory.min`, which bounds what the groups here are
+    /// guaranteed: its path and bytes. None where no level is in between, or memory is not on v2.
+    #[must_use]
+    pub fn memory_min_above(&self) -> Option<(String, u64)> {
+        let root = self.0.roots.iter().find(|root| root.v2)?;
+        let above = (1..self.0.parts.len()).filter_map(|depth| {
+            let level = self.0.parts.get(..depth)?.join("/");
+            let file = format!("{level}/memory.min");
+            let text = root.mount.read_optional(&file).ok().flatten()?;
+            let bytes = match crate::stat::number_or_max(&text)? {
+                crate::Setting::To(bytes) => bytes,
+                _ => u64::MAX,
+            };
+            Some((root.mount.path_of(&level), bytes))
+        });
+        above.min_by_key(|(_, bytes)| *bytes)
+    }
+
     /// The groups without groups below them, over all hierarchies, sorted.
     pub fn existing(&self) -> Result<Vec<Vec<String>>, Error> {
         let mut all = BTreeSet::new();

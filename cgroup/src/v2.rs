@@ -69,6 +69,9 @@ impl Backend for V2 {
                 _ => out.extend([max, burst_write]),
             }
         }
+        if !want.cpu_idle.is_keep() {
+            plan::plan_cpu_idle(at, want, out)?;
+        }
         if !want.cpu_weight.is_keep() {
             let text = want
                 .cpu_weight
@@ -182,6 +185,7 @@ impl Backend for V2 {
         if asked.any(|l| &l.cpu_weight) {
             into.cpu_weight = Setting::To(parsed(dir, "cpu.weight", stat::number)?);
         }
+        plan::read_cpu_idle(dir, asked, into)?;
         Ok(())
     }
 

@@ -112,15 +112,18 @@ fn existing(below: &str, names: &[&str]) -> Vec<Masked> {
     names.iter().filter_map(kind).collect()
 }
 
-/// Containers do not inherit the protection from the OOM killer that the agent's unit gives the agent.
+/// Containers do not inherit the protection from the OOM killer that the agent's unit gives the agent: where the host is out
+/// of memory they go first, before its own services. The agent takes this from sites that are promised what they have.
 pub(crate) fn be_killable() -> Done<()> {
     const ADJUST: &str = "/proc/self/oom_score_adj";
+    // As if a process used half of the host's memory beside its own; the agent knows this number too.
+    const SHED: i32 = 500;
     let now = std::fs::read_to_string(ADJUST).unwrap_or_default();
-    // Raising it needs no right; one that is positive already is left.
-    if !now.starts_with('-') {
+    // Raising it needs no right; one that is higher already is left.
+    if now.trim().parse::<i32>().is_ok_and(|now| now >= SHED) {
         return Ok(());
     }
-    std::fs::write(ADJUST, "0")
+    std::fs::write(ADJUST, SHED.to_string())
         .map_err(|e| crate::report::failure("reset", ADJUST, e.raw_os_error().unwrap_or(0)))
 }
 

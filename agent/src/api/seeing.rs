@@ -93,7 +93,8 @@ pub(super) async fn capacity(server: &Server, peer: &Peer, query: &Query) -> Ans
     let live = server.registry.live_for(&peer.role);
     let measured = alone(move || measure(&live)).await?;
     let capacity = capacity::capacity(&measured, reserve.map(|reserve| reserve.0));
-    answer::json(&json!({"capacity": capacity, "measured": measured}))
+    let promises = server.registry.platform().promises.view();
+    answer::json(&json!({"capacity": capacity, "measured": measured, "promises": promises}))
 }
 
 async fn counters(live: Arc<Vec<Arc<Site>>>) -> Result<Counters, Problem> {

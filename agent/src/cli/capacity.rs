@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::client::{Call, Client};
 use super::failure::Failure;
 use super::progress::watch;
+use super::promises::Promises;
 use super::screen::{Screen, Tint};
 use super::text;
 use crate::config::units::Bytes;
@@ -13,6 +14,8 @@ use crate::seeing::capacity::Capacity;
 #[derive(Debug, Deserialize)]
 struct Report {
     capacity: Capacity,
+    #[serde(default)]
+    promises: Promises,
 }
 
 /// Prints the number, then the arithmetic.
@@ -29,7 +32,7 @@ pub(crate) async fn run(
     if json {
         return Ok(screen.json(&answer.body)?);
     }
-    let Report { capacity } = answer.read()?;
+    let Report { capacity, promises } = answer.read()?;
     let head = match capacity.more {
         Some(more) => format!("{more} more sites like these fit"),
         None => "unknown how many more sites fit".to_owned(),
@@ -37,6 +40,9 @@ pub(crate) async fn run(
     screen.line(&screen.paint(Tint::Bold, &head))?;
     for line in &capacity.arithmetic {
         screen.line(&format!("  {}", text::clean(line)))?;
+    }
+    for (name, line) in promises.lines() {
+        screen.line(&format!("  {name}: {line}"))?;
     }
     Ok(())
 }

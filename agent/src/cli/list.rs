@@ -23,6 +23,7 @@ struct Row {
     vhost: String,
     owner: Option<String>,
     state: Option<String>,
+    class: Option<String>,
     uptime_s: Option<f64>,
     upstream: Option<String>,
     usage: Option<Usage>,
@@ -108,7 +109,11 @@ fn table(rows: &[Row]) -> Table {
         right,
         flexible,
     };
-    let mut table = Table::new(&[
+    // Where all are best effort there is nothing to tell.
+    let classes = rows
+        .iter()
+        .any(|row| row.class.as_deref() == Some("guaranteed"));
+    let mut columns = vec![
         column("VHOST", false, true),
         column("OWNER", false, true),
         column("STATE", false, false),
@@ -117,7 +122,11 @@ fn table(rows: &[Row]) -> Table {
         column("MEM", true, false),
         column("PIDS", true, false),
         column("UPSTREAM", false, true),
-    ]);
+    ];
+    if classes {
+        columns.insert(3, column("CLASS", false, false));
+    }
+    let mut table = Table::new(&columns);
     let none = Usage::default();
     for row in rows {
         let usage = row.usage.as_ref().unwrap_or(&none);
@@ -140,8 +149,8 @@ fn table(rows: &[Row]) -> Table {
             .filter(|_| runs)
             .map(|n| n.to_string())
             .unwrap_or_default();
-        table.row(&[
-            (&row.vhost, Tint::Plain),
+        let mut cells = vec![
+            (row.vhost.as_str(), Tint::Plain),
             (row.owner.as_deref().unwrap_or_default(), Tint::Plain),
             (state, Tint::of_state(state)),
             (&up, Tint::Plain),
@@ -149,7 +158,12 @@ fn table(rows: &[Row]) -> Table {
             (&memory, Tint::Plain),
             (&pids, Tint::Plain),
             (row.upstream.as_deref().unwrap_or_default(), Tint::Plain),
-        ]);
+        ];
+        if classes {
+            let class = row.class.as_deref().unwrap_or_default();
+            cells.insert(3, (class, Tint::Plain));
+        }
+        table.row(&cells);
     }
     table
 }

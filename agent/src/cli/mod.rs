@@ -19,6 +19,7 @@ pub mod frames;
 mod list;
 pub mod owner;
 mod progress;
+mod promises;
 mod screen;
 mod set;
 mod signals;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::client::{Call, Client};
 use super::failure::Failure;
 use super::list::FileProblem;
+use super::promises::{self, Promised, Promises};
 use super::screen::{Screen, Tint};
 use super::values::{self, Phases};
 use super::{temporary, text, units};
@@ -21,6 +22,8 @@ struct Vhost {
     pid: Option<i64>,
     uptime_s: Option<f64>,
     upstream: Option<String>,
+    class: Option<String>,
+    promised: Option<Promised>,
     limits: Option<Map<String, Value>>,
     usage: Option<Map<String, Value>>,
     temporary: Value,
@@ -65,6 +68,8 @@ pub(crate) async fn vhost(
     let mut page = Page::default();
     page.add("wanted", values::show(&v.wanted), "");
     page.add("owner", clean(v.owner.as_deref()), "");
+    let class = promises::class(v.class.as_deref(), v.promised.as_ref());
+    page.add("class", class, "");
     page.add("pid", v.pid.map(|p| p.to_string()).unwrap_or_default(), "");
     page.add(
         "uptime",
@@ -189,7 +194,7 @@ fn uses(page: &mut Page, limits: &Map<String, Value>, usage: &Map<String, Value>
     page.add("pids", pids.unwrap_or_default(), most);
     for (key, value) in limits
         .iter()
-        .filter(|(k, v)| !["cpu", "memory", "pids"].contains(&k.as_str()) && !v.is_null())
+        .filter(|(k, v)| !["cpu", "memory", "pids", "class"].contains(&k.as_str()) && !v.is_null())
     {
         page.add(
             key,
@@ -242,6 +247,7 @@ struct Host {
     draining: bool,
     cgroup: Map<String, Value>,
     vhosts: Map<String, Value>,
+    promises: Promises,
     problems: Vec<FileProblem>,
 }
 
@@ -292,6 +298,9 @@ pub(crate) async fn host(client: &Client, screen: &mut Screen, json: bool) -> Re
         .filter(|(k, v)| *k != "total" && v.as_u64() != Some(0))
     {
         page.add(&format!("  {state}"), values::show(count), "");
+    }
+    for (name, line) in h.promises.lines() {
+        page.add(name, line, "");
     }
     page.print(screen)?;
     for problem in &h.problems {

@@ -36,6 +36,8 @@ pub fn translate(
     Ok(cgroup::Limits {
         cpu,
         cpu_weight: setting(limits.cpu_weight().map(|w| Some(w.get()))),
+        // What a class makes of it is decided among the owner's sites.
+        cpu_idle: Setting::Keep,
         memory_max: setting(limits.memory().map(|b| b.finite())),
         memory_high: kept(limits.memory_high().map(|b| b.finite())),
         memory_min: kept(limits.memory_min().map(|b| b.finite())),
@@ -118,7 +120,10 @@ pub fn in_force(group: &cgroup::Limits) -> Limits {
             setting
         }
     };
-    put(LimitKey::CpuWeight, weight(group.cpu_weight));
+    // An idle group has none.
+    if group.cpu_idle != Setting::To(true) {
+        put(LimitKey::CpuWeight, weight(group.cpu_weight));
+    }
     put(LimitKey::Memory, group.memory_max);
     put(LimitKey::MemoryHigh, group.memory_high);
     put(LimitKey::MemoryMin, group.memory_min);

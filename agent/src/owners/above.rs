@@ -25,7 +25,7 @@ impl State {
 
     /// Puts the budget on the owner's group, unless it is there. Only where a site's group is below it.
     pub(super) fn bind(&mut self, tree: &cgroup::Tree, owner: &str) -> Result<()> {
-        if !self.kept {
+        if !self.kept && self.standing.is_none() {
             return Ok(());
         }
         if self.above.is_none() {
@@ -34,23 +34,16 @@ impl State {
                 told: None,
             });
         }
-        let Some(above) = &mut self.above else {
+        let Some(above) = &self.above else {
             return Ok(());
         };
-        let cpu = match self.account.cpu() {
-            // Time that the sites' own quotas leave over for a moment, as their periods are not those of this group,
-            // is not lost; over a few periods it is never more than the budget.
-            Some(budget) => Setting::To(limit(budget, budget)),
-            None => Setting::Max,
-        };
-        let memory_max = match self.account.budget.memory.and_then(Bytes::finite) {
-            Some(bytes) => Setting::To(bytes),
-            None => Setting::Max,
-        };
-        let limits = Limits {
-            cpu,
-            memory_max,
-            ..Limits::default()
+        let mut limits = Limits::default();
+        if self.kept {
+            self.budget_into(&mut limits);
+        }
+        self.rank_above(&above.group, &mut limits);
+        let Some(above) = &mut self.above else {
+            return Ok(());
         };
         if above.told.as_ref() == Some(&limits) {
             return Ok(());
@@ -72,6 +65,19 @@ impl State {
         }
         above.told = Some(limits);
         Ok(())
+    }
+
+    fn budget_into(&self, limits: &mut Limits) {
+        limits.cpu = match self.account.cpu() {
+            // Time that the sites' own quotas leave over for a moment, as their periods are not those of this group,
+            // is not lost; over a few periods it is never more than the budget.
+            Some(budget) => Setting::To(limit(budget, budget)),
+            None => Setting::Max,
+        };
+        limits.memory_max = match self.account.budget.memory.and_then(Bytes::finite) {
+            Some(bytes) => Setting::To(bytes),
+            None => Setting::Max,
+        };
     }
 
     /// CPU time of all sites together in µs.

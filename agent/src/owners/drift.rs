@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use cgroup::{CpuLimit, Group, Limits};
+use cgroup::{CpuLimit, Group, Limits, Setting};
 
 use super::{Owners, owner_and_site};
 use crate::container::{Drift, drifted};
@@ -26,6 +26,7 @@ impl Owners {
         let told = Limits {
             cpu: live.told.cpu,
             cpu_weight: live.told.weight,
+            cpu_idle: Setting::To(live.told.idle),
             ..live.asked.clone()
         };
         let mut all = drifted(&live.group, &told, &live.group.read()?);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cgroup::{CpuLimit, DEFAULT_PERIOD_USEC, Group, Limits, Setting};
 
 use super::lend::Meter;
+use crate::promises::Promise;
 
 /// A site with a container.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Live {
     /// What it is lent beyond its part.
     pub(super) lent: u64,
     pub(super) meter: Meter,
+    /// What it is promised, as its group was told.
+    pub(super) promised: Promise,
 }
 
 /// CPU limits of a group; `Max` where there is none.
@@ -26,6 +29,8 @@ pub(super) struct Live {
 pub(super) struct Own {
     pub(super) cpu: Setting<CpuLimit>,
     pub(super) weight: Setting<u64>,
+    /// Yields to its siblings at once.
+    pub(super) idle: bool,
 }
 
 impl Own {
@@ -40,6 +45,7 @@ impl Own {
         Self {
             cpu: or_max(limits.cpu),
             weight: or_max(limits.cpu_weight),
+            idle: false,
         }
     }
 

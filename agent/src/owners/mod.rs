@@ -13,6 +13,7 @@ pub mod model;
 #[cfg(test)]
 mod model_tests;
 mod places;
+mod promised;
 mod state;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use cgroup::Group;
 use tokio::sync::Notify;
 
 use crate::persist::{self, Durable};
+use crate::promises::Promises;
 pub use model::{Account, Budget, BudgetChange, Kind, Split};
 pub use places::StartPlace;
 use state::State;
@@ -33,6 +35,7 @@ use state::State;
 pub struct Owners {
     tree: cgroup::Tree,
     dir: PathBuf,
+    promises: Arc<Promises>,
     all: Mutex<HashMap<Arc<str>, Arc<Owner>>>,
 }
 
@@ -75,7 +78,7 @@ pub struct Overview {
 
 impl Owners {
     /// Reads what is kept in `dir`. A budget that cannot be read is not taken for none.
-    pub fn load(tree: cgroup::Tree, dir: PathBuf) -> Result<Self> {
+    pub fn load(tree: cgroup::Tree, dir: PathBuf, promises: Arc<Promises>) -> Result<Self> {
         let mut all = HashMap::new();
         let entries =
             std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
@@ -94,6 +97,7 @@ impl Owners {
         Ok(Self {
             tree,
             dir,
+            promises,
             all: Mutex::new(all),
         })
     }
@@ -125,6 +129,12 @@ impl Owners {
                 state.forget_above();
             }
         }
+        // An earlier agent may have left promises in force that are none any more.
+        let promises = self.promises.ever() || !new;
+        let limits = match promises {
+            true => &state.stand(&self.promises, &owner.name, vhost, limits, new),
+            false => limits,
+        };
         state.bind(&self.tree, &owner.name)?;
         state.join(vhost, group, limits, new)?;
         self.lend(&owner, &mut state);

@@ -12,6 +12,7 @@ use super::lend::Meter;
 use super::live::{Live, Own, limit};
 use super::model::{Account, Kind, Part};
 use crate::config::units::Count;
+use crate::promises::{Promises, Standing};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -23,6 +24,9 @@ pub(super) struct State {
     /// The owner's group with what it was told; while sites are awake, as it goes when they have gone.
     pub(super) above: Option<Above>,
     pub(super) starting: u64,
+    /// What its sites are promised, among all that are; None as long as there has been no promise.
+    pub(super) standing: Option<Standing>,
+    pub(super) promises: Option<Arc<Promises>>,
     /// Somebody looks after its loans.
     pub(super) tended: bool,
 }
@@ -95,8 +99,8 @@ impl State {
             }
             None => Setting::Max,
         };
-        let weight = part.map_or(live.own.weight, |part| Setting::To(part.weight));
-        Own { cpu, weight }
+        let (weight, idle) = self.rank(live, part);
+        Own { cpu, weight, idle }
     }
 
     /// A site's limits, new or changed.
@@ -124,7 +128,9 @@ impl State {
         let told = Own {
             cpu: Setting::Max,
             weight: Setting::Max,
+            idle: false,
         };
+        let promised = self.promised(vhost);
         self.live.insert(
             name.clone(),
             Live {
@@ -134,6 +140,7 @@ impl State {
                 asked: Limits::default(),
                 lent,
                 meter,
+                promised,
             },
         );
         let target = self
@@ -145,9 +152,7 @@ impl State {
         if !new || target.cpu != Setting::Max {
             wanted.cpu = target.cpu;
         }
-        if !new || target.weight != Setting::Max {
-            wanted.cpu_weight = target.weight;
-        }
+        target.rank_into(&mut wanted, (!new).then_some(told));
         let done = if new {
             group.set_up(&wanted)
         } else {
@@ -213,8 +218,8 @@ impl State {
             if live.told.cpu != target.cpu {
                 limits.cpu = target.cpu;
             }
-            if live.told.weight != target.weight {
-                limits.cpu_weight = target.weight;
+            if (live.told.weight, live.told.idle) != (target.weight, target.idle) {
+                target.rank_into(&mut limits, Some(live.told));
             }
             match live.group.apply(&limits) {
                 Ok(_) => live.told = target,

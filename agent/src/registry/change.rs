@@ -62,15 +62,25 @@ impl Registry {
             Some(old) if **old == definition => Placed::Unchanged,
             Some(old) => Placed::Changed(differences(old, &definition)),
         };
+        let old = existing.filter(|_| !dry_run);
+        self.admit_promise(&definition, dry_run).await?;
         if dry_run || matches!(placed, Placed::Unchanged) {
             return Ok(placed);
         }
         let text = definition.to_toml().map_err(|p| bad(p.to_string()))?;
         let (dir, target) = (self.platform.config.vhosts_dir.clone(), file.clone());
-        tokio::task::spawn_blocking(move || write_definition(&dir, &target, &definition))
-            .await
-            .map_err(|e| Problem::internal(e.to_string()))?
-            .map_err(|p| Problem::internal(p.to_string()).about(&name))?;
+        let written =
+            tokio::task::spawn_blocking(move || write_definition(&dir, &target, &definition))
+                .await
+                .map_err(|e| Problem::internal(e.to_string()))?;
+        if let Err(problem) = written {
+            // What is not written is not promised either.
+            match old {
+                Some(old) => self.place_promise(&old).await,
+                None => self.take_promise_back(&name).await,
+            }
+            return Err(Problem::internal(problem.to_string()).about(&name));
+        }
         // In force now, not only when the watch has seen the file.
         let changes = self
             .definitions
@@ -132,15 +142,19 @@ impl Registry {
                         Some((&(&*definition.name).into(), &(&*definition.owner).into())),
                         json!({"change": "in force"}),
                     );
+                    self.place_promise(&definition).await;
                     if let Some(site) = self.site(&definition.name).filter(|site| !site.withdrawn())
                     {
                         site.redefine(definition).await;
                     }
                 }
-                Change::Removed(definition) => match self.site(&definition.name) {
-                    Some(site) => self.withdraw(site),
-                    None => self.forget_disk(vec![(&*definition.name).into()]),
-                },
+                Change::Removed(definition) => {
+                    self.take_promise_back(&definition.name).await;
+                    match self.site(&definition.name) {
+                        Some(site) => self.withdraw(site),
+                        None => self.forget_disk(vec![(&*definition.name).into()]),
+                    }
+                }
                 Change::Problem(problem) => {
                     tracing::error!("{problem}");
                     self.platform.events.emit(
@@ -179,6 +193,7 @@ impl Registry {
         tokio::spawn(async move {
             if site.settled().await == State::Gone {
                 site.forget_everything().await;
+                registry.take_promise_back(&site.name).await;
                 registry.forget(&site);
             }
         });

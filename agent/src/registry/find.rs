@@ -111,7 +111,7 @@ impl Registry {
     /// The structure of a vhost, made if it has none. None if its definition has changed meanwhile; `defined` says
     /// that it comes from a file, not from a pattern.
     fn wake(
-        &self,
+        self: &Arc<Self>,
         definition: Arc<Definition>,
         defined: bool,
     ) -> Result<Option<Arc<Site>>, Problem> {
@@ -129,11 +129,16 @@ impl Registry {
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
         let site = sites.entry(fresh.name.clone()).or_insert(fresh).clone();
         site.begin_temporary();
+        drop((sites, definitions));
+        // What files promise is known already.
+        if !defined && site.may_promise() {
+            self.place_woken(&site);
+        }
         Ok(Some(site))
     }
 
     /// The structure of a vhost that the last agent knew, without asking its storage.
-    pub(super) fn wake_known(&self, vhost: &str) -> Option<Arc<Site>> {
+    pub(super) fn wake_known(self: &Arc<Self>, vhost: &str) -> Option<Arc<Site>> {
         let defined = self.definitions().get(vhost).cloned();
         let from_file = defined.is_some();
         let definition = defined.or_else(|| self.pattern_definition(vhost))?;

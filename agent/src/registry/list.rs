@@ -108,7 +108,8 @@ impl Registry {
             let defined = registry.defined_for(&role);
             for definition in defined.iter().chain(&found) {
                 if role.owns(&definition.owner) {
-                    all.insert(definition.name.to_string(), asleep(definition));
+                    let promised = registry.platform.promises.view_of(&definition.name);
+                    all.insert(definition.name.to_string(), asleep(definition, promised));
                 }
             }
             for site in registry.woken_for(&role) {
@@ -174,7 +175,7 @@ impl Registry {
 }
 
 /// A vhost that has never been woken.
-fn asleep(definition: &Definition) -> Value {
+fn asleep(definition: &Definition, promised: Value) -> Value {
     json!({
         "vhost": definition.name,
         "owner": definition.owner,
@@ -185,6 +186,8 @@ fn asleep(definition: &Definition) -> Value {
         "upstream": null,
         "dispatches": 0,
         "starts": 0,
+        "class": definition.limits.class().unwrap_or_default(),
+        "promised": promised,
         "limits": crate::site::shown(&definition.limits),
     })
 }

@@ -7,6 +7,7 @@ mod change;
 mod find;
 mod list;
 mod owners;
+mod promises;
 mod watch;
 
 use std::collections::HashMap;
@@ -85,6 +86,7 @@ impl Registry {
                 .filter(|vhost| !registry.is_defined(vhost))
                 .collect(),
         );
+        registry.place_all().await;
         registry.take_over(found);
         registry.platform.fill_pool()?;
         Ok(registry)
@@ -150,7 +152,7 @@ impl Registry {
     }
 
     /// Vhosts that the operator has put down are known as such from the start.
-    fn wake_kept(&self) {
+    fn wake_kept(self: &Arc<Self>) {
         let dir = self.platform.config.state_dir.join("vhosts");
         let Ok(entries) = std::fs::read_dir(dir) else {
             return;
@@ -236,6 +238,7 @@ impl Registry {
         let show = |p: &crate::config::Problem| json!({"file": p.file, "message": p.to_string()});
         let mut all: Vec<Value> = self.definitions().problems().map(show).collect();
         all.extend(self.patterns().problems().map(show));
+        all.extend(self.unkept());
         all
     }
 }

@@ -10,7 +10,7 @@ use procfs::{CpuTime, Current};
 use super::host::{Memory, Pressures, kernel_stats};
 use super::sample::{BlockedProcess, Cpu, Sample, SiteSample, Stalled};
 use super::words::share;
-use crate::config::definition::LimitKey;
+use crate::config::units::{Bytes, Count};
 use crate::container::Container;
 use crate::site::Site;
 
@@ -188,7 +188,9 @@ impl SiteCounters {
             });
             sum.sum::<f64>()
         };
-        let limit = self.site.limits().get(LimitKey::Cpu);
+        let limits = self.site.limits();
+        let limit = limits.cpu().and_then(|cpu| cpu.permyriad());
+        let kills = |usage: &cgroup::Usage| usage.oom_kills.unwrap_or(0);
         SiteSample {
             vhost: self.site.name.to_string(),
             owner: self.site.owner().to_string(),
@@ -203,6 +205,10 @@ impl SiteCounters {
             major_faults: by_processes(|p| p.major_faults),
             blocked: self.blocked(then),
             processes: self.count as u64,
+            process_limit: limits.pids().and_then(Count::finite),
+            forks_refused: counted(|u| u.pids_max_events),
+            memory_limit: limits.memory().and_then(Bytes::finite),
+            oom_kills: kills(&self.usage).saturating_sub(kills(&then.usage)),
         }
     }
 

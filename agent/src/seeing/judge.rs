@@ -22,8 +22,12 @@ const QUIET: f64 = 64.0 * 1024.0;
 const CULPRIT: f64 = 0.2;
 /// Held back for this much of the window, in percent of one CPU.
 const THROTTLED: f64 = 10.0;
-/// How many sites one verdict names.
-const NAMED: usize = 3;
+/// Moves more than this a second, whoever waits for it: worth a word.
+const MUCH: f64 = 8.0 * 1024.0 * 1024.0;
+/// Processes a second that could not be started.
+const REFUSED: f64 = 10.0;
+/// How many sites one verdict names. More cannot have a share worth naming.
+const NAMED: usize = 5;
 
 /// All that is the matter, the worst first; never empty.
 pub fn judge(sample: &Sample) -> Vec<Verdict> {
@@ -32,6 +36,8 @@ pub fn judge(sample: &Sample) -> Vec<Verdict> {
     io(sample, &mut verdicts);
     cpu(sample, &mut verdicts);
     blocked(sample, &mut verdicts);
+    overreach(sample, &mut verdicts);
+    writing(sample, &mut verdicts);
     throttled(sample, &mut verdicts);
     if !verdicts.iter().any(|verdict| verdict.kind.is_slow()) {
         verdicts.push(idle(sample));
@@ -236,6 +242,54 @@ fn blocked(sample: &Sample, verdicts: &mut Vec<Verdict>) {
             first.pid,
         );
         verdicts.push(about(Kind::Blocked, site, text));
+    }
+}
+
+/// Who runs against limits that keep the host from being slow.
+fn overreach(sample: &Sample, verdicts: &mut Vec<Verdict>) {
+    for site in greatest(sample, 0.0, REFUSED, |site| site.forks_refused) {
+        let most = site
+            .process_limit
+            .map_or("as many as it may".to_owned(), |n| n.to_string());
+        let text = format!(
+            "has {} processes, may have {most}, and was refused {:.0} more a second in {}",
+            site.processes,
+            site.forks_refused,
+            window(sample)
+        );
+        verdicts.push(about(Kind::Forking, site, text));
+    }
+    for site in greatest(sample, 0.0, 1.0, |site| site.oom_kills as f64) {
+        let most = site
+            .memory_limit
+            .map_or("all that there is".to_owned(), |n| bytes(n as f64));
+        let text = format!(
+            "wants more memory than it may have ({most}): the kernel ended {} of its processes in {}",
+            site.oom_kills,
+            window(sample)
+        );
+        verdicts.push(about(Kind::OutOfMemory, site, text));
+    }
+}
+
+/// Who moves much data, though nobody waits for storage.
+fn writing(sample: &Sample, verdicts: &mut Vec<Verdict>) {
+    let told = |site: &SiteSample, verdicts: &[Verdict]| {
+        let about = |v: &Verdict| v.kind == Kind::IoBound && v.vhost.as_ref() == Some(&site.vhost);
+        verdicts.iter().any(about)
+    };
+    let total: f64 = sample.sites.iter().map(SiteSample::moved).sum();
+    for site in greatest(sample, total, MUCH, SiteSample::moved) {
+        if told(site, verdicts) {
+            continue;
+        }
+        let text = format!(
+            "read {}/s and wrote {}/s in {}",
+            bytes(site.read),
+            bytes(site.written),
+            window(sample)
+        );
+        verdicts.push(about(Kind::Writing, site, text));
     }
 }
 

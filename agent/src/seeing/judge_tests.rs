@@ -361,3 +361,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_runs_against_their_limits_is_named_however_quiet_the_host_is() {
+    let mut sample = quiet();
+    let bomb = SiteSample {
+        processes: 128,
+        process_limit: Some(128),
+        forks_refused: 4000.0,
+        ..site("bomb")
+    };
+    let hog = SiteSample {
+        memory_limit: Some(256 << 20),
+        oom_kills: 2,
+        ..site("hog")
+    };
+    let writer = SiteSample {
+        written: 100.0 * 1024.0 * 1024.0,
+        ..site("writer")
+    };
+    sample.sites = vec![bomb, hog, writer, site("quiet")];
+    let verdicts = judge(&sample);
+    let texts: Vec<&str> = verdicts.iter().map(|v| v.text.as_str()).collect();
+    assert_eq!(
+        texts[..3],
+        [
+            "bomb has 128 processes, may have 128, and was refused 4000 more a second in the last second",
+            "hog wants more memory than it may have (256M): the kernel ended 2 of its processes in the last second",
+            "writer read 0/s and wrote 100M/s in the last second",
+        ]
+    );
+    assert_eq!(told(&sample)[3], (Kind::Idle, None));
+    // Where somebody waits for it, that is said instead.
+    sample.stalled = Some(Stalled {
+        io: 60.0,
+        ..Stalled::default()
+    });
+    let kinds: Vec<Kind> = judge(&sample).iter().map(|v| v.kind).collect();
+    assert_eq!(kinds, [Kind::IoBound, Kind::Forking, Kind::OutOfMemory]);
+}

@@ -95,6 +95,14 @@ pub struct SiteSample {
     pub blocked: Vec<BlockedProcess>,
     /// Its processes.
     pub processes: u64,
+    /// Of processes and threads, how many it may have.
+    pub process_limit: Option<u64>,
+    /// Processes that it could not start because of that, a second.
+    pub forks_refused: f64,
+    /// Its limit of memory in bytes.
+    pub memory_limit: Option<u64>,
+    /// Processes that the kernel ended because of that, in the whole window.
+    pub oom_kills: u64,
 }
 
 /// A process in uninterruptible sleep.

@@ -12,10 +12,16 @@ pub enum Kind {
     IoBound,
     /// There is no CPU time left.
     CpuBound,
+    /// A site starts as many processes as it may, and would more.
+    Forking,
+    /// A site wants more memory than it may have.
+    OutOfMemory,
     /// Processes wait for something that does not come.
     Blocked,
     /// One site uses much, and there is enough for the others.
     Busy,
+    /// A site writes or reads much, and nobody waits for it.
+    Writing,
     /// A site would use more than it is allowed to.
     Throttled,
     /// None of that.
@@ -29,8 +35,11 @@ impl Kind {
             Self::Swapping => "swapping",
             Self::IoBound => "I/O-bound",
             Self::CpuBound => "CPU-bound",
+            Self::Forking => "forking",
+            Self::OutOfMemory => "out of memory",
             Self::Blocked => "blocked",
             Self::Busy => "busy",
+            Self::Writing => "writing",
             Self::Throttled => "throttled",
             Self::Idle => "idle",
         }
@@ -38,7 +47,15 @@ impl Kind {
 
     /// Whether it makes the host slow, for everybody.
     pub fn is_slow(self) -> bool {
-        !matches!(self, Self::Busy | Self::Throttled | Self::Idle)
+        !matches!(
+            self,
+            Self::Busy
+                | Self::Writing
+                | Self::Forking
+                | Self::OutOfMemory
+                | Self::Throttled
+                | Self::Idle
+        )
     }
 }
 

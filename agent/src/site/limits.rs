@@ -13,6 +13,7 @@ use crate::config::definition::{LimitChange, LimitKey, LimitPatch};
 use crate::config::{Definition, Limits};
 use crate::container::{Container, documents, translate};
 use crate::disk::{self, BelowUse};
+use crate::promises::{Change, Promise};
 use crate::time::{moment, unix_millis};
 
 /// How long storage may take to say which disk it is on.
@@ -106,6 +107,12 @@ impl Site {
         keep.change(&ask.patch, until);
         let new = defined.merge(&keep.overrides_at(now));
         self.check_limits(&definition, &keep, now)?;
+        let promise = Promise::of(&new).map_err(anyhow::Error::msg)?;
+        let before = Promise::of(&old).unwrap_or_default();
+        let owner = self.owner();
+        self.promise(&owner, promise, ask.dry_run)
+            .await
+            .with_context(|| format!("cannot set limits of {}", self.name))?;
         let temporary = super::revert::shown(&keep, &defined, now);
         if ask.dry_run {
             return Ok(Changed {
@@ -114,26 +121,12 @@ impl Site {
                 temporary,
             });
         }
-        let (changes, in_force) = match container {
-            Some(container) => {
-                let before = self.in_force(&container)?;
-                let after = self.enforce(&container, &new, BelowUse::Refuse).await?;
-                let mut changes = Limits::diff(&before, &after);
-                // Limits that no control group shows, such as open files, change with the next start.
-                changes.extend(Limits::diff(&old, &new).into_iter().filter(|(key, ..)| {
-                    before.get(*key).is_none()
-                        && after.get(*key).is_none()
-                        && key.name() == "nofile"
-                }));
-                (changes, after)
-            }
-            None => {
-                // Refused now rather than at the next start.
-                let disk = self.disk(&new, false).await?;
-                translate(&new, disk.as_ref().map(AsFd::as_fd), false)?;
-                // That holds for a site that sleeps, too.
-                self.limit_disk(&new, BelowUse::Refuse).await?;
-                (Limits::diff(&old, &new), new)
+        let changed = self.change_limits(&old, &new, container).await;
+        let (changes, in_force) = match changed {
+            Ok(changed) => changed,
+            Err(error) => {
+                self.promise_again(&owner, before).await;
+                return Err(error);
             }
         };
         let (patch, base) = (ask.patch.clone(), definition.limits.clone());
@@ -143,6 +136,7 @@ impl Site {
         });
         if let Err(error) = keep.await {
             // What cannot be kept is not promised: back to what was.
+            self.promise_again(&owner, before).await;
             self.enforce_limits_now().await?;
             self.limit_disk(&old, BelowUse::Enforce).await?;
             return Err(error);
@@ -181,6 +175,69 @@ impl Site {
             }
         }
         Ok(())
+    }
+
+    /// Whom the kernel ends first is decided by the class.
+    pub(super) async fn order_for_oom(self: &Arc<Self>, container: &Arc<Container>) {
+        let (site, container) = (self.clone(), container.clone());
+        let work = tokio::task::spawn_blocking(move || site.order_for_oom_now(&container));
+        // Err: the agent is ending.
+        let _ = work.await;
+    }
+
+    fn order_for_oom_now(&self, container: &Container) {
+        super::oom_order::apply(container, self.platform.promises.of(&self.name).cpu > 0);
+    }
+
+    /// In force, but not kept yet: what has changed, and all limits.
+    async fn change_limits(
+        self: &Arc<Self>,
+        old: &Limits,
+        new: &Limits,
+        container: Option<Arc<Container>>,
+    ) -> Result<(Vec<LimitChange>, Limits)> {
+        let Some(container) = container else {
+            // Refused now rather than at the next start.
+            let disk = self.disk(new, false).await?;
+            translate(new, disk.as_ref().map(AsFd::as_fd), false)?;
+            // That holds for a site that sleeps, too.
+            self.limit_disk(new, BelowUse::Refuse).await?;
+            return Ok((Limits::diff(old, new), new.clone()));
+        };
+        let before = self.in_force(&container)?;
+        let mut after = self.enforce(&container, new, BelowUse::Refuse).await?;
+        let mut changes = Limits::diff(&before, &after);
+        // No control group shows it.
+        after.set(LimitKey::Class, new.get(LimitKey::Class));
+        // Limits that no control group shows, such as open files, change with the next start.
+        changes.extend(
+            Limits::diff(old, new)
+                .into_iter()
+                .filter(|(key, ..)| matches!(key, LimitKey::Nofile | LimitKey::Class)),
+        );
+        Ok((changes, after))
+    }
+
+    /// Has the ledger promise it and the kernel keep it, or says why that cannot be.
+    async fn promise(&self, owner: &str, promise: Promise, dry_run: bool) -> Result<()> {
+        let admitted = self.platform.admit(&self.name, owner, promise, dry_run);
+        self.keep(admitted.map_err(anyhow::Error::msg)?).await;
+        Ok(())
+    }
+
+    /// What was promised before a change that has failed, or is once the time of limits is over.
+    pub(super) async fn promise_again(&self, owner: &str, before: Promise) {
+        let change = self.platform.promises.place(&self.name, owner, before);
+        self.keep(change).await;
+    }
+
+    async fn keep(&self, change: Change) {
+        if change != Change::default() {
+            let platform = self.platform.clone();
+            let told = tokio::task::spawn_blocking(move || platform.owners.keep_promises(&change));
+            // Err: the agent is ending.
+            let _ = told.await;
+        }
     }
 
     /// Applies what is in force by definition and operator to the running container, if there is one.
@@ -247,6 +304,9 @@ impl Site {
             container.limit_traffic(&all, || {
                 platform.owners.enforce(&container.group, &wanted, false)
             })?;
+            if platform.promises.ever() {
+                site.order_for_oom_now(&container);
+            }
             site.in_force(&container)
         };
         let done = tokio::task::spawn_blocking(work)

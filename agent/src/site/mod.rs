@@ -12,6 +12,7 @@ mod keeper;
 mod kept;
 mod limits;
 mod oom;
+mod oom_order;
 mod revert;
 mod start;
 mod stop;
@@ -36,6 +37,7 @@ use crate::container::{Container, LastExit, Phases};
 use crate::machine::{Action, Event, Machine, Refusal, State, Verdict};
 use crate::persist;
 use crate::platform::Platform;
+use crate::promises::may_promise;
 
 pub use account::account_leftover;
 pub use adopt::{Found, Survey, survey, sweep};
@@ -161,6 +163,22 @@ impl Site {
     /// The limits in force for its next start, or for its container.
     pub fn limits(&self) -> Limits {
         self.lock().effective_limits(&self.platform.config.limits)
+    }
+
+    /// The limits that would be in force under this definition.
+    pub(crate) fn limits_under(&self, definition: &Definition) -> Limits {
+        let mut kept = self.lock().kept.clone();
+        kept.follow(definition);
+        definition
+            .limits_over(&self.platform.config.limits)
+            .merge(&kept.overrides)
+    }
+
+    /// Whether its limits may hold a promise.
+    pub(crate) fn may_promise(&self) -> bool {
+        let inner = self.lock();
+        let over = [&self.platform.config.limits, &inner.kept.overrides];
+        may_promise(&inner.definition, over)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -10,6 +10,7 @@ use super::{Kept, Site};
 use crate::config::Limits;
 use crate::config::definition::LimitKey;
 use crate::disk::BelowUse;
+use crate::promises::Promise;
 use crate::time::{moment, unix_millis};
 
 impl Site {
@@ -66,6 +67,8 @@ impl Site {
         };
         self.change_kept(move |kept| kept.temporary.expire(now))
             .await?;
+        let promise = Promise::of(&new).unwrap_or_default();
+        self.promise_again(&self.owner(), promise).await;
         self.platform.events.emit(
             "limits",
             Some((&self.name, &self.owner())),

@@ -64,6 +64,9 @@ pub(super) fn spawn(
                     {
                         tracing::error!("{}: {error:#}", site.name);
                     }
+                    if limits.class().is_some() {
+                        site.order_for_oom(&container).await;
+                    }
                     site.account_begin(&container);
                     oom::spawn(site.clone(), container.clone());
                     keeper::spawn(site, container);

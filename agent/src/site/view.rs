@@ -87,6 +87,7 @@ impl Site {
             } else {
                 "up"
             };
+            let limits = inner.effective_limits(&self.platform.config.limits);
             let mut view = json!({
                 "vhost": &*self.name,
                 "owner": &*inner.owner,
@@ -97,7 +98,9 @@ impl Site {
                 "upstream": container.as_ref().map(|c| &*c.upstream),
                 "dispatches": inner.dispatches,
                 "starts": inner.starts,
-                "limits": shown(&inner.effective_limits(&self.platform.config.limits)),
+                "class": limits.class().unwrap_or_default(),
+                "promised": self.platform.promises.view_of(&self.name),
+                "limits": shown(&limits),
             });
             if full {
                 view["aliases"] = json!(inner.definition.aliases);
@@ -127,7 +130,12 @@ impl Site {
                 json!({"start_ms": container.phases.total, "phases": &*container.phases});
             view["ready_at"] = json!(container.record.ready_at);
             match self.in_force(&container) {
-                Ok(limits) => view["limits"] = shown(&limits),
+                Ok(mut limits) => {
+                    // No control group shows it.
+                    let class = self.lock().effective_limits(&self.platform.config.limits);
+                    limits.set(LimitKey::Class, class.get(LimitKey::Class));
+                    view["limits"] = shown(&limits);
+                }
                 Err(error) => view["limits_error"] = json!(error.to_string()),
             }
             match self.drift(&container) {

@@ -77,6 +77,9 @@ impl Backend for V1 {
                     .map(|(_, file, text)| write(file, text)),
             );
         }
+        if !want.cpu_idle.is_keep() {
+            crate::plan::plan_cpu_idle(at, want, out)?;
+        }
         if !want.cpu_weight.is_keep() {
             let shares = weight_to_shares(want.cpu_weight.value().unwrap_or(WEIGHT_DEFAULT));
             out.push(Write {
@@ -157,6 +160,7 @@ impl Backend for V1 {
             into.cpu_weight =
                 Setting::To(shares_to_weight(parsed(dir, "cpu.shares", stat::number)?));
         }
+        crate::plan::read_cpu_idle(dir, asked, into)?;
         Ok(())
     }
 

@@ -178,6 +178,12 @@ impl AgentConfig {
                 wrong(key, format!("must be at least {least}"));
             }
         }
+        if self.reserve.memory.finite().is_none() || self.reserve.cpu.permyriad() >= 10_000 {
+            wrong(
+                "reserve",
+                "must leave something that can be promised: less than 100% of the CPUs, and a size of memory".into(),
+            );
+        }
         for (key, size, most) in [
             ("api.max_body", self.api.max_body.0, 64 << 20),
             ("api.max_head", self.api.max_head.0, 1 << 20),

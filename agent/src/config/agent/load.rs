@@ -112,6 +112,7 @@ impl AgentConfig {
                 .map(|name| name.as_str().into())
                 .collect(),
             reserved_owners: BTreeSet::new(),
+            limits: self.limits.clone(),
         }
     }
 

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::definition::{LimitKey, Limits};
 use super::pattern::{HostPattern, PathPattern};
-use super::units::{Bytes, Rate, Span};
+use super::units::{Bytes, Percent, Rate, Span, Unit as _};
 pub use load::{DEFAULT_CONFIG, Overrides, shim_places};
 pub use net::Subnet;
 pub use people::Principal;
@@ -74,6 +74,8 @@ pub struct AgentConfig {
     pub pool: Pool,
     /// Bounds of `/metrics`.
     pub metrics: Metrics,
+    /// What is promised to no site.
+    pub reserve: Reserve,
     /// Owners, by name: who they are on this host.
     pub owner: BTreeMap<String, Owner>,
     /// Templates, by name; `host` is always there.
@@ -157,6 +159,16 @@ pub struct Metrics {
     pub owners: u32,
 }
 
+/// What is promised to no site, so that the system and the agent have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reserve {
+    /// Of all processors together: `10%`.
+    pub cpu: Percent,
+    /// Of the memory: `512M`.
+    pub memory: Bytes,
+}
+
 /// An owner on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -233,6 +245,7 @@ impl Default for AgentConfig {
             log: Log::default(),
             pool: Pool::default(),
             metrics: Metrics::default(),
+            reserve: Reserve::default(),
             owner: BTreeMap::new(),
             template: BTreeMap::new(),
             alias: Vec::new(),
@@ -278,6 +291,15 @@ impl Default for Log {
             file_bytes: Bytes(1 << 20),
             files: 4,
             rate: Rate::per_second(1_000_000),
+        }
+    }
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Reserve {
+            cpu: Percent::from_raw(1_000),
+            memory: Bytes(512 << 20),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::config::problem::unknown;
-use crate::config::units::{BitRate, Bytes, Count, Cpu, Rate, Unit, UnitError, Weight};
+use crate::config::units::{BitRate, Bytes, Class, Count, Cpu, Rate, Unit, UnitError, Weight};
 
 /// The name of one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +44,8 @@ pub enum LimitKey {
     Disk,
     /// Open files of one process.
     Nofile,
+    /// Whether it is promised its CPU time.
+    Class,
 }
 
 /// The number behind a key is one of these quantities.
@@ -55,6 +57,7 @@ enum Kind {
     Rate,
     BitRate,
     Count,
+    Class,
 }
 
 /// Calls `$run` with `$U` as the quantity of a kind.
@@ -85,13 +88,17 @@ macro_rules! with_kind {
                 type $U = Count;
                 $run
             }
+            Kind::Class => {
+                type $U = Class;
+                $run
+            }
         }
     };
 }
 
 impl LimitKey {
     /// All keys, in the order in which they are shown.
-    pub const ALL: [LimitKey; 17] = {
+    pub const ALL: [LimitKey; 18] = {
         use LimitKey::*;
         [
             Cpu,
@@ -111,6 +118,7 @@ impl LimitKey {
             Ingress,
             Disk,
             Nofile,
+            Class,
         ]
     };
 
@@ -134,6 +142,7 @@ impl LimitKey {
             LimitKey::Ingress => "ingress",
             LimitKey::Disk => "disk",
             LimitKey::Nofile => "nofile",
+            LimitKey::Class => "class",
         }
     }
 
@@ -151,6 +160,7 @@ impl LimitKey {
             LimitKey::Pids | LimitKey::IoReadIops | LimitKey::IoWriteIops | LimitKey::Nofile => {
                 Kind::Count
             }
+            LimitKey::Class => Kind::Class,
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::limit_key::LimitKey;
-use crate::config::units::{BitRate, Bytes, Count, Cpu, Rate, Unit, UnitError, Weight};
+use crate::config::units::{BitRate, Bytes, Class, Count, Cpu, Rate, Unit, UnitError, Weight};
 
 /// The limits that somebody set; what is not set is not there. Sparse and sorted, because most sites set
 /// few, and shared when cloned.
@@ -60,6 +60,8 @@ getters! {
     disk: Disk -> Bytes,
     /// Open files of one process.
     nofile: Nofile -> Count,
+    /// Whether it is promised its CPU time.
+    class: Class -> Class,
 }
 
 impl Limits {

@@ -3,7 +3,7 @@
 use super::limit_key::LimitKey;
 use super::{Definition, Limits, Mode};
 use crate::config::problem::Problem;
-use crate::config::units::MAX;
+use crate::config::units::{Class, Cpu, MAX};
 
 /// Limits of what goes over a link; a site without one can have neither.
 const TRAFFIC: [LimitKey; 2] = [LimitKey::Egress, LimitKey::Ingress];
@@ -23,6 +23,17 @@ impl Definition {
             }
         }
         limits.merge(&self.limits)
+    }
+
+    /// Whether it is said how much is guaranteed.
+    pub(super) fn check_class(&self, defaults: &Limits, problems: &mut Vec<Problem>) {
+        let limits = [&self.limits, defaults];
+        let class = limits.iter().find_map(|limits| limits.class());
+        let cpu = limits.iter().find_map(|limits| limits.cpu());
+        if class == Some(Class::Guaranteed) && cpu.and_then(Cpu::permyriad).is_none() {
+            let why = "\"guaranteed\" needs cpu: it says how much is guaranteed";
+            problems.push(Problem::key("limits.class", why));
+        }
     }
 
     /// Whether there is something that limits of network traffic could be for.
@@ -78,6 +89,13 @@ impl Limits {
             wrong(
                 "cpu_burst",
                 "needs cpu: without a limit there is nothing to save up".into(),
+            );
+        }
+        if self.class() == Some(Class::Guaranteed) && self.cpu_weight().is_some() {
+            wrong(
+                "cpu_weight",
+                "cannot be set with class = \"guaranteed\", whose weight follows from cpu; leave one of them out"
+                    .into(),
             );
         }
         for (key, least, value) in [

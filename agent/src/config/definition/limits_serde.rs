@@ -23,6 +23,7 @@ pub const LIMITS: &[&str] = &[
     "ingress",
     "disk",
     "nofile",
+    "class",
 ];
 /// Those of its table `io`.
 pub const IO_LIMITS: &[&str] = &["read", "write", "read_iops", "write_iops", "weight"];

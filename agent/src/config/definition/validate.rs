@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use super::{Definition, Listen, Mode, User};
+use super::{Definition, Limits, Listen, Mode, User};
 use crate::config::host;
 use crate::config::problem::{Problem, unknown};
 use crate::config::units::shorten;
@@ -19,6 +19,8 @@ pub struct Rules {
     pub templates: BTreeSet<Box<str>>,
     /// Names that no owner may have, because cgroups of the agent's own stand beside the owners'.
     pub reserved_owners: BTreeSet<Box<str>>,
+    /// The host's limits for what a definition leaves out.
+    pub limits: Limits,
 }
 
 /// The most arguments, and the most environment variables.
@@ -197,6 +199,7 @@ impl Definition {
             }
         }
         problems.extend(self.limits.validate());
+        self.check_class(&rules.limits, problems);
         self.check_traffic(problems);
     }
 

@@ -4,6 +4,7 @@
 //! number, and reads from TOML or JSON as text or as a plain number. `max` (`never` for times) means "no limit"
 //! wherever a limit may be lifted, so that an override can lift what a definition sets.
 
+mod class;
 mod number;
 mod quantity;
 mod rate;
@@ -13,6 +14,7 @@ mod tests;
 
 use std::fmt;
 
+pub use class::Class;
 pub use quantity::{Bytes, Count, Cpu, Percent, Weight};
 pub use rate::{BitRate, Rate};
 pub use span::Span;

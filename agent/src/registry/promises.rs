@@ -1,0 +1,128 @@
+//! What definitions promise: told to the ledger as they come, change and go.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Registry;
+use crate::api::problem::Problem;
+use crate::config::Definition;
+use crate::promises::{Change, Promise, may_promise};
+use crate::site::Site;
+
+impl Registry {
+    /// What a site is promised under this definition, with what the operator has set since.
+    fn promise_under(&self, definition: &Definition) -> Result<Promise, String> {
+        let defaults = &self.platform.config.limits;
+        let site = self.site(&definition.name);
+        let limits = match site.filter(|site| !site.withdrawn()) {
+            Some(site) => site.limits_under(definition),
+            None if may_promise(definition, [defaults, &Default::default()]) => {
+                definition.limits_over(defaults)
+            }
+            None => return Ok(Promise::default()),
+        };
+        Promise::of(&limits)
+    }
+
+    /// At the start: what fits is promised, in the order of the names; the rest is reported and treated as best effort.
+    pub(super) async fn place_all(self: &Arc<Self>) {
+        let mut all: Vec<Arc<Definition>> = self.definitions().iter().cloned().collect();
+        // Patterns' vhosts that have overrides, or live.
+        let woken = self.woken().into_iter().map(|site| site.definition());
+        all.extend(woken);
+        let defaults = &self.platform.config.limits;
+        all.retain(|definition| {
+            self.site(&definition.name).is_some()
+                || may_promise(definition, [defaults, &Default::default()])
+        });
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.dedup_by(|a, b| a.name == b.name);
+        for definition in all {
+            self.place_promise(&definition).await;
+        }
+    }
+
+    /// A definition is in force: so is what it promises, if there is room.
+    pub(super) async fn place_promise(self: &Arc<Self>, definition: &Definition) {
+        let promise = self.promise_under(definition).unwrap_or_else(|error| {
+            tracing::error!("{}: {error}", definition.name);
+            Promise::default()
+        });
+        let promises = &self.platform.promises;
+        let change = promises.place(&definition.name, &definition.owner, promise);
+        self.keep(change).await;
+    }
+
+    /// A definition is gone, and what it promised.
+    pub(super) async fn take_promise_back(self: &Arc<Self>, name: &str) {
+        let change = self.platform.promises.place(name, "", Promise::default());
+        self.keep(change).await;
+    }
+
+    async fn keep(&self, change: Change) {
+        if change == Change::default() {
+            return;
+        }
+        let platform = self.platform.clone();
+        let told = tokio::task::spawn_blocking(move || platform.owners.keep_promises(&change));
+        // Err: the agent is ending.
+        let _ = told.await;
+    }
+
+    /// Promises what a definition that is about to be written promises, or says why that cannot be; `dry_run` only says it.
+    pub(super) async fn admit_promise(
+        &self,
+        definition: &Definition,
+        dry_run: bool,
+    ) -> Result<(), Problem> {
+        let name = &definition.name;
+        let promise = self
+            .promise_under(definition)
+            .map_err(|why| Problem::bad_request(why).about(name))?;
+        let change = self
+            .platform
+            .admit(name, &definition.owner, promise, dry_run)
+            .map_err(|why| Problem::conflict(format!("{name}: {why}")).about(name))?;
+        self.keep(change).await;
+        Ok(())
+    }
+
+    /// Promises that cannot be kept, as problems of the files that make them.
+    pub(super) fn unkept(&self) -> Vec<Value> {
+        let promises = &self.platform.promises;
+        if !promises.ever() {
+            return Vec::new();
+        }
+        let definitions = self.definitions();
+        let show = |(site, why): (Arc<str>, String)| {
+            let file = definitions.file_of(&site).unwrap_or(&site);
+            json!({"file": file, "message": format!("{site} is treated as best effort: {why}")})
+        };
+        let mut all: Vec<Value> = promises.unkept().into_iter().map(show).collect();
+        let memory = promises.memory();
+        if let Some((level, most)) = self.platform.tree.memory_min_above()
+            && memory > most
+        {
+            let bytes = |bytes| crate::promises::shown("memory", bytes);
+            all.push(json!({"file": level, "message": format!(
+                "its memory.min is {}, so of {} promised to sites not more is kept; raise it, or put the containers' cgroup \
+                 at the top",
+                bytes(most), bytes(memory)
+            )}));
+        }
+        all
+    }
+
+    /// A pattern's vhost has been woken for the first time.
+    pub(super) fn place_woken(self: &Arc<Self>, site: &Arc<Site>) {
+        let Ok(promise) = Promise::of(&site.limits()) else {
+            return;
+        };
+        let change = self
+            .platform
+            .promises
+            .place(&site.name, &site.owner(), promise);
+        self.platform.owners.keep_promises(&change);
+    }
+}
