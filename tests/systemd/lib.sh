@@ -5,7 +5,7 @@
 
 passed=0 failed=0
 scale=${FASTCONTAINER_TIME_SCALE:-1}
-unit_cgroup=/sys/fs/cgroup/system.slice/fastcontainer-sites.service
+unit_cgroup=/sys/fs/cgroup/fastcontainer-sites.service
 
 # Runs the function NAME in a shell of its own; its output is shown if it fails.
 run_test() { # NAME

@@ -20,13 +20,15 @@ const SWAPPING: f64 = 100.0;
 const QUIET: f64 = 64.0 * 1024.0;
 /// Whoever has this share of what is used is named.
 const CULPRIT: f64 = 0.2;
+/// The same for CPU time: it is divided fairly, so that several culprits have a small share each.
+const CPU_CULPRIT: f64 = 0.12;
 /// Held back for this much of the window, in percent of one CPU.
 const THROTTLED: f64 = 10.0;
 /// Moves more than this a second, whoever waits for it: worth a word.
 const MUCH: f64 = 8.0 * 1024.0 * 1024.0;
 /// Processes a second that could not be started.
 const REFUSED: f64 = 10.0;
-/// How many sites one verdict names. More cannot have a share worth naming.
+/// How many sites one verdict names.
 const NAMED: usize = 5;
 
 /// All that is the matter, the worst first; never empty.
@@ -71,7 +73,10 @@ fn greatest(
     least: f64,
     of: impl Fn(&SiteSample) -> f64,
 ) -> Vec<&SiteSample> {
-    let wanted = (total * CULPRIT).max(least);
+    at_least(sample, (total * CULPRIT).max(least), of)
+}
+
+fn at_least(sample: &Sample, wanted: f64, of: impl Fn(&SiteSample) -> f64) -> Vec<&SiteSample> {
     let mut sites: Vec<&SiteSample> = sample.sites.iter().filter(|s| of(s) >= wanted).collect();
     sites.sort_by(|a, b| of(b).total_cmp(&of(a)).then_with(|| a.vhost.cmp(&b.vhost)));
     sites.truncate(NAMED);
@@ -112,7 +117,7 @@ fn cpu(sample: &Sample, verdicts: &mut Vec<Verdict>) {
         return;
     }
     let whole = busy * count as f64;
-    let culprits = greatest(sample, whole, 5.0, |site| site.cpu);
+    let culprits = at_least(sample, (whole * CPU_CULPRIT).max(5.0), |site| site.cpu);
     for site in &culprits {
         let text = format!(
             "used {} of {all} in {} (limit: {})",

@@ -203,7 +203,10 @@ fn writing_that_nobody_waits_for_is_no_trouble() {
         written: 500e6,
         ..site("w")
     }];
-    assert_eq!(told(&sample), [(Kind::Idle, None)]);
+    assert_eq!(
+        told(&sample),
+        [named(Kind::Writing, "w"), (Kind::Idle, None)]
+    );
 }
 
 #[test]
@@ -388,7 +391,7 @@ fn who_runs_against_their_limits_is_named_however_quiet_the_host_is() {
         [
             "bomb has 128 processes, may have 128, and was refused 4000 more a second in the last second",
             "hog wants more memory than it may have (256M): the kernel ended 2 of its processes in the last second",
-            "writer read 0/s and wrote 100M/s in the last second",
+            "writer read 0B/s and wrote 100M/s in the last second",
         ]
     );
     assert_eq!(told(&sample)[3], (Kind::Idle, None));
@@ -397,6 +400,10 @@ fn who_runs_against_their_limits_is_named_however_quiet_the_host_is() {
         io: 60.0,
         ..Stalled::default()
     });
-    let kinds: Vec<Kind> = judge(&sample).iter().map(|v| v.kind).collect();
-    assert_eq!(kinds, [Kind::IoBound, Kind::Forking, Kind::OutOfMemory]);
+    let expected = [
+        named(Kind::IoBound, "writer"),
+        named(Kind::Forking, "bomb"),
+        named(Kind::OutOfMemory, "hog"),
+    ];
+    assert_eq!(told(&sample), expected);
 }
