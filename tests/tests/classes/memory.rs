@@ -52,7 +52,8 @@ fn guaranteed_memory_is_not_reclaimed() {
         harness::skip("cgroup v1 has no memory guarantee");
         return host.finish();
     }
-    for (site, limits) in [(A, "[limits]\nmemory_min = \"32M\"\n"), (B, "")] {
+    // Not more than it uses: the rest would protect its owner's other sites meanwhile (memory_recursiveprot).
+    for (site, limits) in [(A, "[limits]\nmemory_min = \"16M\"\n"), (B, "")] {
         define(&host, site, "acme", limits);
         // Not there before the site reads it: whoever brings a page in pays for it.
         let documents = host.documents(site);
@@ -65,11 +66,10 @@ fn guaranteed_memory_is_not_reclaimed() {
         let read = host.ctl(&["exec", site, "--", "/usr/bin/busybox", "cat", "/site/big"]);
         assert!(read.status.success() && read.stdout.len() as u64 == SIZE);
     }
-    let min = 32u64 << 20;
     for group in ["", "acme", "acme/a.example.com"] {
         assert_eq!(
             file(&host, group, &["memory.min"]).unwrap(),
-            min.to_string(),
+            SIZE.to_string(),
             "{group:?}"
         );
     }
@@ -78,12 +78,12 @@ fn guaranteed_memory_is_not_reclaimed() {
         return host.finish();
     }
     let reclaim = cgroup_roots().into_iter();
-    let reclaim = reclaim.map(|root| {
+    let mut reclaim = reclaim.map(|root| {
         Path::new(&root)
             .join(&host.cgroup_parent)
             .join("memory.reclaim")
     });
-    let Some(reclaim) = reclaim.filter(|path| path.exists()).next() else {
+    let Some(reclaim) = reclaim.find(|path| path.exists()) else {
         harness::skip("this kernel has no memory.reclaim");
         return host.finish();
     };
@@ -91,7 +91,8 @@ fn guaranteed_memory_is_not_reclaimed() {
     // More than there is to be had: it says so, after it has taken what it could.
     let _ = fs::write(&reclaim, (4 * SIZE).to_string());
     let after = [A, B].map(|site| cached(&host, site));
-    assert!(after[0] > before - before / 8, "{before} -> {after:?}");
+    // Its programs' own memory is guaranteed with it.
+    assert!(after[0] > SIZE * 3 / 4, "{before} -> {after:?}");
     assert!(after[1] < SIZE / 4, "{before} -> {after:?}");
     // Without the guarantee it goes the same way.
     assert!(host.ctl(&["set", A, "memory_min=0"]).status.success());
