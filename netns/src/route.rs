@@ -23,7 +23,9 @@ use std::net::Ipv4Addr;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const IFLA_IFNAME: u16 = 3;
-const IFLA_STATS64: u16 = 23;
+const RTM_GETSTATS: u16 = 94;
+const IFLA_STATS_LINK_64: u16 = 1;
+const IF_STATS_MSG: usize = 12;
 const IFINFOMSG: usize = 16;
 const LOOPBACK: u32 = 1;
 
@@ -246,19 +248,21 @@ pub(crate) struct Bytes {
     pub(crate) sent: u64,
 }
 
-/// The byte counters of a link in the socket's namespace.
+/// The byte counters of a link in the socket's namespace. Asked for alone: what else there is to know of a link takes the
+/// kernel longer the more namespaces there are.
 pub(crate) fn bytes_of(socket: &mut Netlink, name: &str) -> Result<Bytes> {
-    let mut link = LinkMessage::default();
-    link.attributes = vec![LinkAttribute::IfName(name.into())];
-    let message = RouteNetlinkMessage::GetLink(link);
-    let mut body = vec![0; message.buffer_len()];
-    message.serialize(&mut body);
+    let index = rustix::net::netdevice::name_to_index(&*socket, name)
+        .map_err(|source| Error::os("read link counters", name, source))?;
+    // struct if_stats_msg: family and padding, the link, which statistics.
+    let mut body = [0; IF_STATS_MSG];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    body[8..].copy_from_slice(&(1u32 << (IFLA_STATS_LINK_64 - 1)).to_ne_bytes());
     let mut batch = Batch::default();
-    batch.message(message.message_type(), NLM_F_REQUEST, &body);
+    batch.message(RTM_GETSTATS, NLM_F_REQUEST, &body);
     let counters = socket
         .ask(&mut batch, |answer| {
-            let mut rest = attributes(answer.payload.get(IFINFOMSG..)?);
-            let (_, counters) = rest.find(|(kind, _)| *kind == IFLA_STATS64)?;
+            let mut rest = attributes(answer.payload.get(IF_STATS_MSG..)?);
+            let (_, counters) = rest.find(|(kind, _)| *kind == IFLA_STATS_LINK_64)?;
             // struct rtnl_link_stats64: packets received and sent, then bytes received and sent.
             Some(Bytes {
                 received: u64_at(counters, 16)?,
