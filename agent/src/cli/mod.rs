@@ -36,6 +36,8 @@ mod tests_seeing;
 #[cfg(test)]
 mod tests_time;
 #[cfg(test)]
+mod tests_usage;
+#[cfg(test)]
 mod tests_views;
 mod text;
 mod top;
