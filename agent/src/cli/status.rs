@@ -179,23 +179,24 @@ fn uses(page: &mut Page, limits: &Map<String, Value>, usage: &Map<String, Value>
     let rate = limit("cpu").map(|v| format!("limit {}", values::show_limit("cpu", v)));
     page.add("cpu", cpu, rate.unwrap_or_default());
 
-    let used = usage.get("memory_bytes").and_then(Value::as_u64);
-    let most = limit("memory").and_then(|v| v.as_u64().or_else(|| units::parse_bytes(v.as_str()?)));
-    let share = match (used, most) {
-        (Some(used), Some(most)) if most > 0 => {
-            format!(" ({:.0} %)", used as f64 * 100.0 / most as f64)
-        }
-        _ => String::new(),
-    };
-    let memory = used.map(units::bytes).unwrap_or_default();
-    page.add("memory", memory, remark("memory", used.is_some()) + &share);
+    for (key, used) in [("memory", "memory_bytes"), ("disk", "disk_bytes")] {
+        let used = usage.get(used).and_then(Value::as_u64);
+        let most = limit(key).and_then(|v| v.as_u64().or_else(|| units::parse_bytes(v.as_str()?)));
+        let share = match (used, most) {
+            (Some(used), Some(most)) if most > 0 => {
+                format!(" ({:.0} %)", used as f64 * 100.0 / most as f64)
+            }
+            _ => String::new(),
+        };
+        let shown = used.map(units::bytes).unwrap_or_default();
+        page.add(key, shown, remark(key, used.is_some()) + &share);
+    }
     let pids = usage.get("pids").map(values::show);
     let most = remark("pids", pids.is_some());
     page.add("pids", pids.unwrap_or_default(), most);
-    for (key, value) in limits
-        .iter()
-        .filter(|(k, v)| !["cpu", "memory", "pids", "class"].contains(&k.as_str()) && !v.is_null())
-    {
+    for (key, value) in limits.iter().filter(|(k, v)| {
+        !["cpu", "memory", "disk", "pids", "class"].contains(&k.as_str()) && !v.is_null()
+    }) {
         page.add(
             key,
             String::new(),
@@ -203,7 +204,7 @@ fn uses(page: &mut Page, limits: &Map<String, Value>, usage: &Map<String, Value>
         );
     }
     for (key, value) in usage.iter().filter(|(k, v)| {
-        !["cpu_seconds", "memory_bytes", "pids"].contains(&k.as_str()) && !v.is_null()
+        !["cpu_seconds", "memory_bytes", "disk_bytes", "pids"].contains(&k.as_str()) && !v.is_null()
     }) {
         let (name, shown) = match (key.strip_suffix("_bytes"), key.strip_suffix("_seconds")) {
             (Some(name), _) => (name, value.as_u64().map(units::bytes)),
@@ -325,6 +326,11 @@ mod tests {
             &Map::new(),
             &map(json!({"throttled_seconds": 2.493778, "io_read_bytes": 2048})),
         );
+        uses(
+            &mut page,
+            &map(json!({"disk": "8M"})),
+            &map(json!({"disk_bytes": 2 << 20})),
+        );
         let row = |name: &str, value: &str, remark: &str| {
             (name.to_owned(), value.to_owned(), remark.to_owned())
         };
@@ -333,7 +339,8 @@ mod tests {
             [
                 row("pids", "", "limit 512"),
                 row("io read", "2K", ""),
-                row("throttled", "2.49s", "")
+                row("throttled", "2.49s", ""),
+                row("disk", "2M", "of 8M (25 %)")
             ]
         );
     }

@@ -138,7 +138,6 @@ impl Site {
             // What cannot be kept is not promised: back to what was.
             self.promise_again(&owner, before).await;
             self.enforce_limits_now().await?;
-            self.limit_disk(&old, BelowUse::Enforce).await?;
             return Err(error);
         }
         let mut more = json!({"changes": events(&changes)});
@@ -257,8 +256,15 @@ impl Site {
                 inner.container.clone(),
             )
         };
-        if let Some(container) = container {
-            self.enforce(&container, &limits, BelowUse::Enforce).await?;
+        match container {
+            Some(container) => {
+                self.enforce(&container, &limits, BelowUse::Enforce).await?;
+            }
+            // Its documents are limited while it sleeps; those that never were are with its next start.
+            None if self.platform.disk.knows(&self.name) => {
+                self.limit_disk(&limits, BelowUse::Enforce).await?;
+            }
+            None => {}
         }
         Ok(())
     }
