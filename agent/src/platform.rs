@@ -21,7 +21,7 @@ use crate::container::templates::Templates;
 use crate::disk::Projects;
 use crate::events::Events;
 use crate::owner_groups::OwnerGroups;
-use crate::owners::Owners;
+use crate::owners::{Defaults, Owners};
 use crate::promises::{Change, Promise, Promises};
 use crate::readiness::Readiness;
 use crate::reverts::Reverts;
@@ -139,6 +139,14 @@ impl Platform {
         let shim = config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?;
         let spawner = Spawner::new(shim, ahead).await?;
         let owners = config.state_dir.join("owners");
+        let budgets = Defaults {
+            all: config.budget,
+            each: config
+                .owner
+                .iter()
+                .map(|(name, owner)| (name.clone(), owner.budget))
+                .collect(),
+        };
         let promises = !tree.hierarchy().is_v1(cgroup::Controller::Memory);
         let promises = Arc::new(Promises::new(config.reserve, promises));
         let exposed = Exposed::new(
@@ -168,7 +176,7 @@ impl Platform {
             reverts: Arc::default(),
             config,
             owner_groups: OwnerGroups::new(tree.clone()),
-            owners: Owners::load(tree.clone(), owners, promises.clone())?,
+            owners: Owners::load(tree.clone(), owners, budgets, promises.clone())?,
             promises,
             tree,
             _dynmods: dynmods.ok(),

@@ -31,6 +31,7 @@ mod shaper;
 mod slots;
 mod socket;
 mod subnet;
+mod trial;
 mod worker;
 
 pub use diag::{
@@ -42,6 +43,7 @@ pub use namespace::Namespace;
 pub use pool::{Kind, Pool, PoolSize, Prepared};
 pub use slots::{SlotSet, Slots};
 pub use subnet::Subnet;
+pub use trial::try_shaping;
 
 /// Parsers for bytes that come from the kernel; public so that they can be fuzzed and benchmarked.
 pub mod parse {

@@ -32,14 +32,16 @@ pub(super) async fn show(server: &Server, peer: &Peer, owner: &str) -> Answer {
     let defined = server.registry.sites_of(owner);
     let name = owner.to_owned();
     let overview = blocking(move || platform.owners.overview(&name)).await?;
-    let configured = server.registry.platform().config.owner.contains_key(owner);
-    let unknown = overview.account == Account::default() && overview.awake.is_empty();
+    let platform = server.registry.platform();
+    let configured = platform.config.owner.contains_key(owner);
+    let unknown = !platform.owners.is_kept(owner) && overview.awake.is_empty();
     if unknown && !configured && !server.registry.has_owner(owner) {
         return Err(Problem::not_found(format!(
             "no vhost has an owner {owner:?}, and nobody has given them a budget"
         )));
     }
-    answer::json(&view(owner, &overview, &defined))
+    let configured = platform.owners.configured(owner);
+    answer::json(&view(owner, &overview, &defined, &configured))
 }
 
 pub(super) async fn set_budget(
@@ -73,8 +75,8 @@ pub(super) async fn set_budget(
         server.registry.platform().promises.clone(),
         owner.to_owned(),
     );
-    let change = move |old: &Account| {
-        let mut new = old.clone();
+    let change = move |own: &Account, _: &Account| {
+        let mut new = own.clone();
         changes
             .into_iter()
             .for_each(|change| change.apply(&mut new.budget));
@@ -146,7 +148,7 @@ pub(super) async fn set_split(
             return Err(Problem::bad_request(format!("{} is named twice", site.name)).about(name));
         }
     }
-    let change = move |old: &Account| {
+    let change = move |own: &Account, old: &Account| {
         let kind = asked.kind.or(old.split.as_ref().map(|split| split.kind));
         let split = Split {
             kind: kind.unwrap_or_default(),
@@ -155,7 +157,7 @@ pub(super) async fn set_split(
         old.check_split(&split).map_err(anyhow::Error::msg)?;
         Ok(Account {
             split: Some(split).filter(|split| !split.shares.is_empty()),
-            ..old.clone()
+            ..own.clone()
         })
     };
     let (old, new) = changed(server, owner, dry_run, change).await?;
@@ -215,7 +217,7 @@ async fn changed(
     server: &Server,
     owner: &str,
     dry_run: bool,
-    change: impl FnOnce(&Account) -> anyhow::Result<Account> + Send + 'static,
+    change: impl FnOnce(&Account, &Account) -> anyhow::Result<Account> + Send + 'static,
 ) -> Result<(Account, Account), Problem> {
     let (platform, name) = (server.registry.platform().clone(), owner.to_owned());
     blocking(move || platform.owners.change(&name, dry_run, change))
@@ -232,9 +234,10 @@ async fn finish(server: &Server, owner: &str, dry_run: bool, changes: Vec<Value>
             .emit("owner", None, json!({"owner": owner, "changes": changes}));
     }
     let defined = server.registry.sites_of(owner);
+    let configured = platform.owners.configured(owner);
     let name = owner.to_owned();
     let overview = blocking(move || platform.owners.overview(&name)).await?;
-    let mut view = view(owner, &overview, &defined);
+    let mut view = view(owner, &overview, &defined, &configured);
     view["dry_run"] = json!(dry_run);
     view["changes"] = json!(changes);
     answer::json(&view)
@@ -248,7 +251,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|e| Problem::internal(e.to_string()))
 }
 
-fn view(owner: &str, overview: &Overview, defined: &[Arc<str>]) -> Value {
+fn view(owner: &str, overview: &Overview, defined: &[Arc<str>], configured: &Budget) -> Value {
     let account = &overview.account;
     let shares = account.split.as_ref().map(|split| &split.shares);
     let names: BTreeSet<&str> = defined
@@ -281,6 +284,7 @@ fn view(owner: &str, overview: &Overview, defined: &[Arc<str>]) -> Value {
     json!({
         "owner": owner,
         "budget": budget(&account.budget),
+        "configured": budget(configured),
         "split": account.split.as_ref().map(|split| json!({
             "kind": word(split.kind),
             "shares": split.shares,

@@ -71,7 +71,7 @@ impl Rights {
             owners: config
                 .owner
                 .iter()
-                .map(|(name, owner)| (owner.uid, name.clone()))
+                .filter_map(|(name, owner)| Some((owner.uid?, name.clone())))
                 .collect(),
         })
     }

@@ -26,7 +26,7 @@ pub enum OwnerVerb {
     /// Set what all sites of an owner may use together (operators only)
     ///
     /// Keys are cpu (percent of one core, or cores), memory, sites (defined, and awake at a time) and starts (under way at a
-    /// time). An empty value, "none" or "max" lifts one. In force at once, also for sites that run.
+    /// time). "max" lifts one, an empty value goes back to what agent.toml says. In force at once, also for sites that run.
     Budget {
         /// The owner
         #[arg(value_parser = NonEmptyStringValueParser::new())]

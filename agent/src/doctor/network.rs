@@ -21,6 +21,7 @@ pub(super) fn checks(system: &System) -> Vec<Check> {
             "modprobe unix_diag; Unix sockets are found through /proc/net meanwhile",
         ),
         nft(),
+        tbf(),
         forward(system.number("proc/sys/net/ipv4/ip_forward")),
         ports(system.number("proc/sys/net/ipv4/ip_unprivileged_port_start")),
     ]
@@ -111,6 +112,21 @@ fn nft() -> Check {
             "nftables",
             format!("{}: {e}", program.display()),
             "apt-get install --reinstall nftables",
+        ),
+    }
+}
+
+/// Tried in a network namespace of its own, which is gone afterwards.
+fn tbf() -> Check {
+    let name = "tc-tbf";
+    match netns::try_shaping() {
+        Ok(()) => Check::ok(name, "limits network traffic"),
+        // Without rights there is no namespace to try it in.
+        Err(_) if !rustix::process::geteuid().is_root() => Check::ok(name, "not tried: not root"),
+        Err(e) => Check::warn(
+            name,
+            format!("egress and ingress cannot be limited: {e}"),
+            "modprobe sch_tbf, or use a kernel with CONFIG_NET_SCH_TBF (not one for clouds or appliances that lacks it)",
         ),
     }
 }

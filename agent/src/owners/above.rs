@@ -23,9 +23,26 @@ impl State {
         self.above = None;
     }
 
+    /// Looks at the group of an owner of whom nothing is known: the last agent may have put a budget on it that nobody sets
+    /// any more.
+    pub(super) fn examine(&mut self, tree: &cgroup::Tree, owner: &str) {
+        if self.is_ours() || self.above.is_some() || !self.live.is_empty() {
+            return;
+        }
+        let Ok(group) = tree.open_group(&[owner]) else {
+            return;
+        };
+        let limited =
+            |limits: Limits| limits.cpu.value().is_some() || limits.memory_max.value().is_some();
+        if group.read().is_ok_and(limited) {
+            self.above = Some(Above { group, told: None });
+        }
+    }
+
     /// Puts the budget on the owner's group, unless it is there. Only where a site's group is below it.
     pub(super) fn bind(&mut self, tree: &cgroup::Tree, owner: &str) -> Result<()> {
-        if !self.kept && self.standing.is_none() {
+        // One that was told something before has to be told that it is over.
+        if !self.is_ours() && self.standing.is_none() && self.above.is_none() {
             return Ok(());
         }
         if self.above.is_none() {
@@ -38,9 +55,7 @@ impl State {
             return Ok(());
         };
         let mut limits = Limits::default();
-        if self.kept {
-            self.budget_into(&mut limits);
-        }
+        self.budget_into(&mut limits);
         self.rank_above(&above.group, &mut limits);
         let Some(above) = &mut self.above else {
             return Ok(());

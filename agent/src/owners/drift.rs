@@ -51,24 +51,15 @@ impl Owners {
         Ok(all)
     }
 
-    /// From now on nothing is taken for granted of these groups: what is enforced next is written, also above the site.
+    /// From now on nothing is taken for granted of the group above: what is enforced next is written there too.
     pub fn doubt(&self, group: &Arc<Group>) -> Result<()> {
-        let (name, vhost) = owner_and_site(group)?;
+        let (name, _) = owner_and_site(group)?;
         let Some(owner) = self.known(name) else {
             return Ok(());
         };
         let mut state = owner.lock();
         if let Some(above) = &mut state.above {
             above.told = None;
-        }
-        // On cgroup v1 the group above cannot get back what it may have as long as a site has more. That fails where the
-        // site has too little to begin with, and is then done by the next who enforces.
-        if let Some(live) = state.live.get(vhost) {
-            let cpu = Limits {
-                cpu: live.told.cpu,
-                ..Limits::default()
-            };
-            let _ = live.group.apply(&cpu);
         }
         Ok(())
     }

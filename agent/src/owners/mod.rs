@@ -36,7 +36,25 @@ pub struct Owners {
     tree: cgroup::Tree,
     dir: PathBuf,
     promises: Arc<Promises>,
+    defaults: Defaults,
     all: Mutex<HashMap<Arc<str>, Arc<Owner>>>,
+}
+
+/// Budgets by agent.toml, for what operators have not set.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    /// Of everybody.
+    pub all: Budget,
+    /// Of one, before those of everybody.
+    pub each: HashMap<String, Budget>,
+}
+
+impl Defaults {
+    /// The budget of an owner of whom nothing is kept.
+    pub fn of(&self, owner: &str) -> Budget {
+        let own = self.each.get(owner).copied().unwrap_or_default();
+        own.over(&self.all)
+    }
 }
 
 /// One of them.
@@ -78,7 +96,12 @@ pub struct Overview {
 
 impl Owners {
     /// Reads what is kept in `dir`. A budget that cannot be read is not taken for none.
-    pub fn load(tree: cgroup::Tree, dir: PathBuf, promises: Arc<Promises>) -> Result<Self> {
+    pub fn load(
+        tree: cgroup::Tree,
+        dir: PathBuf,
+        defaults: Defaults,
+        promises: Arc<Promises>,
+    ) -> Result<Self> {
         let mut all = HashMap::new();
         let entries =
             std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
@@ -89,15 +112,14 @@ impl Owners {
             };
             let account: Account = persist::read(&path(&dir, name))?.unwrap_or_default();
             let name: Arc<str> = name.into();
-            all.insert(
-                name.clone(),
-                Arc::new(Owner::new(&name, State::kept(account))),
-            );
+            let state = State::new(Some(account), defaults.of(&name));
+            all.insert(name.clone(), Arc::new(Owner::new(&name, state)));
         }
         Ok(Self {
             tree,
             dir,
             promises,
+            defaults,
             all: Mutex::new(all),
         })
     }
@@ -108,7 +130,8 @@ impl Owners {
             return owner.clone();
         }
         let name: Arc<str> = name.into();
-        let owner = Arc::new(Owner::new(&name, State::default()));
+        let state = State::new(None, self.defaults.of(&name));
+        let owner = Arc::new(Owner::new(&name, state));
         all.insert(name, owner.clone());
         owner
     }
@@ -135,8 +158,20 @@ impl Owners {
             true => &state.stand(&self.promises, &owner.name, vhost, limits, new),
             false => limits,
         };
-        state.bind(&self.tree, &owner.name)?;
-        state.join(vhost, group, limits, new)?;
+        if !new {
+            state.examine(&self.tree, &owner.name);
+        }
+        let bound = state.bind(&self.tree, &owner.name);
+        if new {
+            bound?;
+            state.join(vhost, group, limits, new)?;
+        } else {
+            state.join(vhost, group, limits, new)?;
+            // On cgroup v1 the group above cannot be given less than this site had until now.
+            if bound.is_err() {
+                state.bind(&self.tree, &owner.name)?;
+            }
+        }
         self.lend(&owner, &mut state);
         Ok(())
     }
@@ -161,55 +196,72 @@ impl Owners {
         }
     }
 
-    /// What is kept of an owner.
+    /// What counts of an owner.
     pub fn account(&self, name: &str) -> Account {
+        let default = || Account::default().over(&self.defaults.of(name));
         self.known(name)
-            .map_or_else(Account::default, |owner| owner.lock().account.clone())
+            .map_or_else(default, |owner| owner.lock().account.clone())
+    }
+
+    /// Whether an operator has set a budget, or the owner divided it.
+    pub fn is_kept(&self, name: &str) -> bool {
+        self.known(name)
+            .is_some_and(|owner| owner.lock().own.is_some())
+    }
+
+    /// The budget that agent.toml gives an owner.
+    pub fn configured(&self, name: &str) -> Budget {
+        self.defaults.of(name)
     }
 
     /// An owner as it is now. Reads the kernel's files.
     pub fn overview(&self, name: &str) -> Overview {
+        let asleep = || Overview {
+            account: self.account(name),
+            ..Overview::default()
+        };
         self.known(name)
-            .map_or_else(Overview::default, |owner| owner.lock().overview())
+            .map_or_else(asleep, |owner| owner.lock().overview())
     }
 
-    /// Changes what is kept of an owner: `change` gives the new account or says why not. On disk first, then in force,
-    /// also for sites that run; if the kernel refuses, all is as it was. Answers old and new. Blocks.
+    /// Changes what is kept of an owner: `change` sees that and what counts of it with agent.toml's budget, and gives the
+    /// new one or says why not. On disk first, then in force, also for sites that run; if the kernel refuses, all is as it
+    /// was. Answers what counted and what counts now. Blocks.
     pub fn change(
         &self,
         name: &str,
         dry_run: bool,
-        change: impl FnOnce(&Account) -> Result<Account>,
+        change: impl FnOnce(&Account, &Account) -> Result<Account>,
     ) -> Result<(Account, Account)> {
         cgroup::validate_name(name)?;
         let owner = self.owner(name);
         let _one_at_a_time = lock(&owner.changing);
-        let old = owner.lock().account.clone();
-        let new = change(&old)?;
+        let (before, old) = {
+            let state = owner.lock();
+            (state.own.clone(), state.account.clone())
+        };
+        let own = change(&before.clone().unwrap_or_default(), &old)?;
+        let new = own.over(&self.defaults.of(name));
         if dry_run {
             return Ok((old, new));
         }
         let file = path(&self.dir, name);
-        persist::write(&file, &new, Durable::Host)?;
+        persist::write(&file, &own, Durable::Host)?;
         let installed = {
             let mut state = owner.lock();
-            let was_kept = state.is_kept();
-            let done = state.install(&self.tree, name, new.clone());
-            if done.is_err() {
-                if let Err(error) = state.install(&self.tree, name, old.clone()) {
-                    tracing::error!("owner {name}: cannot go back to the old budget: {error:#}");
-                }
-                if !was_kept {
-                    state.forget();
-                }
+            let done = state.install(&self.tree, name, Some(own));
+            if done.is_err()
+                && let Err(error) = state.install(&self.tree, name, before.clone())
+            {
+                tracing::error!("owner {name}: cannot go back to the old budget: {error:#}");
             }
             self.lend(&owner, &mut state);
-            done.map_err(|error| (error, was_kept))
+            done
         };
-        if let Err((error, was_kept)) = installed {
-            match was_kept {
-                true => persist::write(&file, &old, Durable::Host)?,
-                false => persist::remove_durably(&file)?,
+        if let Err(error) = installed {
+            match before {
+                Some(before) => persist::write(&file, &before, Durable::Host)?,
+                None => persist::remove_durably(&file)?,
             }
             return Err(error);
         }

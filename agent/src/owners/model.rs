@@ -27,6 +27,37 @@ pub struct Budget {
     pub starts: Option<Count>,
 }
 
+impl Budget {
+    /// This with what `defaults` say of what it leaves out. `max` is no limit, whoever says it.
+    pub fn over(&self, defaults: &Budget) -> Budget {
+        Budget {
+            cpu: self
+                .cpu
+                .or(defaults.cpu)
+                .filter(|cpu| cpu.permyriad().is_some()),
+            memory: self
+                .memory
+                .or(defaults.memory)
+                .filter(|memory| memory.finite().is_some()),
+            sites: self
+                .sites
+                .or(defaults.sites)
+                .filter(|sites| sites.finite().is_some()),
+            starts: self
+                .starts
+                .or(defaults.starts)
+                .filter(|starts| starts.finite().is_some()),
+        }
+    }
+
+    /// What is wrong with values that were read from a file.
+    pub fn problems(&self) -> Vec<String> {
+        let all = self.shown().into_iter();
+        all.filter_map(|(key, value)| BudgetChange::parse(key, &value?).err())
+            .collect()
+    }
+}
+
 /// How a share binds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +119,14 @@ impl Split {
 }
 
 impl Account {
+    /// This with what `defaults` say of what the budget leaves out.
+    pub fn over(&self, defaults: &Budget) -> Account {
+        Account {
+            budget: self.budget.over(defaults),
+            split: self.split.clone(),
+        }
+    }
+
     /// The CPU budget, where there is one.
     pub fn cpu(&self) -> Option<u64> {
         self.budget.cpu.and_then(Cpu::permyriad)
@@ -161,7 +200,7 @@ impl Account {
     }
 }
 
-/// A change of a budget: a key's new value, nothing to lift it.
+/// A change of a budget: a key's new value, nothing for that of agent.toml.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BudgetChange {
     /// `cpu`
@@ -175,9 +214,9 @@ pub enum BudgetChange {
 }
 
 impl BudgetChange {
-    /// Reads one; `default`, `none`, `max` and nothing lift it.
+    /// Reads one; `max` lifts it, `default` and nothing go back to what agent.toml says.
     pub fn parse(key: &str, text: &str) -> Result<Self, String> {
-        let lifted = matches!(text.trim(), "" | "none" | "default" | "max");
+        let lifted = matches!(text.trim(), "" | "none" | "default");
         fn value<T: std::str::FromStr>(
             text: &str,
             key: &str,

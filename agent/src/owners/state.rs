@@ -10,16 +10,18 @@ use cgroup::{Group, Limits, Setting};
 use super::above::Above;
 use super::lend::Meter;
 use super::live::{Live, Own, limit};
-use super::model::{Account, Kind, Part};
+use super::model::{Account, Budget, Kind, Part};
 use crate::config::units::Count;
 use crate::promises::{Promises, Standing};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct State {
+    /// What counts: what is kept, over what agent.toml says.
     pub(super) account: Account,
-    /// There is a file of it: the limits of the owner's group are ours to set.
-    pub(super) kept: bool,
+    /// What there is a file of.
+    pub(super) own: Option<Account>,
+    defaults: Budget,
     pub(super) live: BTreeMap<Arc<str>, Live>,
     /// The owner's group with what it was told; while sites are awake, as it goes when they have gone.
     pub(super) above: Option<Above>,
@@ -32,25 +34,23 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn kept(account: Account) -> Self {
+    pub(super) fn new(own: Option<Account>, defaults: Budget) -> Self {
         Self {
-            account,
-            kept: true,
+            account: own.clone().unwrap_or_default().over(&defaults),
+            own,
+            defaults,
             ..Self::default()
         }
     }
 
-    pub(super) fn is_kept(&self) -> bool {
-        self.kept
-    }
-
-    pub(super) fn forget(&mut self) {
-        self.kept = false;
+    /// Whether somebody has said something of this owner: then the limits of their group are ours to set.
+    pub(super) fn is_ours(&self) -> bool {
+        self.own.is_some() || self.defaults != Budget::default()
     }
 
     /// Nothing would be lost with it.
     pub(super) fn is_idle(&self) -> bool {
-        !self.kept && self.live.is_empty() && self.starting == 0 && !self.tended
+        self.own.is_none() && self.live.is_empty() && self.starting == 0 && !self.tended
     }
 
     pub(super) fn take_place(&mut self) -> bool {
@@ -231,15 +231,15 @@ impl State {
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Another account is in force: first the sites that get less, then the group above, then those that get more.
+    /// Another account is kept: first the sites that get less, then the group above, then those that get more.
     pub(super) fn install(
         &mut self,
         tree: &cgroup::Tree,
         owner: &str,
-        account: Account,
+        own: Option<Account>,
     ) -> Result<()> {
-        self.account = account;
-        self.kept = true;
+        self.account = own.clone().unwrap_or_default().over(&self.defaults);
+        self.own = own;
         for live in self.live.values_mut() {
             live.lent = 0;
         }

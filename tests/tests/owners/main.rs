@@ -302,3 +302,65 @@ fn memory_is_counted_over_all_sites_and_the_budget_is_there_with_the_first_of_th
     );
     host.finish();
 }
+
+#[test]
+fn agent_toml_gives_budgets_and_operators_go_before_it() {
+    let host = Host::new(&format!(
+        "[budget]\ncpu = \"90%\"\nsites = 3\n[owner.acme]\nuid = {ACME}\nbudget = {{ cpu = \"50%\", memory = \"512M\" }}\n"
+    ));
+    for (site, of) in [(A, "acme"), (OTHER, "bolt")] {
+        define(&host, site, of, harness::STATIC);
+        assert_eq!(host.dispatch(site).status, 200);
+    }
+    let in_force = |name: &str| owner(&host, name)["in_force"].clone();
+    // The owner's own, and everybody's for what that leaves out.
+    assert_eq!(
+        owner(&host, "acme")["budget"],
+        json!({"cpu": "50%", "memory": "512M", "sites": 3, "starts": null})
+    );
+    assert_eq!(in_force("acme"), json!({"cpu": "50%", "memory": "512M"}));
+    assert_eq!(in_force("bolt"), json!({"cpu": "90%", "memory": null}));
+    assert_eq!(host.request("GET", "/v1/owners/nobody", b"").status, 404);
+    // It can be divided like one that an operator has set, and more sites than it has room for are refused.
+    let split = json!({"kind": "hard", "shares": {A: "50%"}});
+    let answer = ask(&host, ACME, "PATCH", "/v1/owners/acme/split", &split);
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    assert_eq!(host.status(A)["limits"]["cpu"], "25%");
+    assert!(
+        !host
+            .ctl(&["owner", "budget", "acme", "sites=0"])
+            .status
+            .success()
+    );
+    // An operator's word goes before it, also "max"; taken back, the file's counts again.
+    ctl(&host, &["owner", "budget", "acme", "cpu=80%", "memory=max"]);
+    assert_eq!(in_force("acme"), json!({"cpu": "80%", "memory": null}));
+    assert_eq!(host.status(A)["limits"]["cpu"], "40%");
+    host.crash_and_restart();
+    wait_for("it is as before", seconds(10), || {
+        in_force("acme") == json!({"cpu": "80%", "memory": null})
+            && in_force("bolt") == json!({"cpu": "90%", "memory": null})
+    });
+    let said = ctl(
+        &host,
+        &["owner", "budget", "acme", "cpu=", "memory=default"],
+    );
+    assert!(said.contains("80% → 50%"), "{said}");
+    assert_eq!(in_force("acme"), json!({"cpu": "50%", "memory": "512M"}));
+    // What the file says is read at the agent's start, and reaches containers that live on.
+    fs::write(host.dir.join("agent.toml"), "[budget]\ncpu = \"70%\"\n").unwrap();
+    host.crash_and_restart();
+    wait_for("the new budgets are in force", seconds(10), || {
+        in_force("acme") == json!({"cpu": "70%", "memory": null})
+            && in_force("bolt") == json!({"cpu": "70%", "memory": null})
+    });
+    wait_for("the part is one of it", seconds(10), || {
+        host.status(A)["limits"]["cpu"] == "35%"
+    });
+    fs::write(host.dir.join("agent.toml"), "").unwrap();
+    host.crash_and_restart();
+    wait_for("nothing is limited any more", seconds(10), || {
+        host.status(OTHER)["limits"]["cpu"] == Value::Null && in_force("bolt")["cpu"] == Value::Null
+    });
+    host.finish();
+}

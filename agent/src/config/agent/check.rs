@@ -117,12 +117,18 @@ impl AgentConfig {
             if let Err(e) = check_owner(name) {
                 wrong("owner", e.to_string());
             }
-            if owner.uid < self.min_uid {
+            if let Some(uid) = owner.uid.filter(|uid| *uid < self.min_uid) {
                 wrong(
                     &format!("owner.{name}.uid"),
-                    format!("{} is below min_uid = {}", owner.uid, self.min_uid),
+                    format!("{uid} is below min_uid = {}", self.min_uid),
                 );
             }
+            for problem in owner.budget.problems() {
+                wrong(&format!("owner.{name}.budget"), problem);
+            }
+        }
+        for problem in self.budget.problems() {
+            wrong("budget", problem);
         }
         for (name, template) in &self.template {
             match &template.path {

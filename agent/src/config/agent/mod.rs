@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::definition::{LimitKey, Limits};
 use super::pattern::{HostPattern, PathPattern};
 use super::units::{Bytes, Percent, Rate, Span, Unit as _};
+use crate::owners::Budget;
 pub use load::{DEFAULT_CONFIG, Overrides, shim_places};
 pub use net::Subnet;
 pub use people::Principal;
@@ -76,7 +77,9 @@ pub struct AgentConfig {
     pub metrics: Metrics,
     /// What is promised to no site.
     pub reserve: Reserve,
-    /// Owners, by name: who they are on this host.
+    /// What every owner may use whose own budget does not say otherwise: nothing is limited.
+    pub budget: Budget,
+    /// Owners, by name: who they are on this host, and what they may use.
     pub owner: BTreeMap<String, Owner>,
     /// Templates, by name; `host` is always there.
     pub template: BTreeMap<String, Template>,
@@ -171,10 +174,12 @@ pub struct Reserve {
 
 /// An owner on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Owner {
-    /// The uid that may manage the owner's vhosts.
-    pub uid: u32,
+    /// The uid that may manage the owner's vhosts; without it, that of the user of the owner's name.
+    pub uid: Option<u32>,
+    /// What they may use, as long as operators have not set it with `fastctl owner budget`.
+    pub budget: Budget,
 }
 
 /// A root that sites share.
@@ -246,6 +251,7 @@ impl Default for AgentConfig {
             pool: Pool::default(),
             metrics: Metrics::default(),
             reserve: Reserve::default(),
+            budget: Budget::default(),
             owner: BTreeMap::new(),
             template: BTreeMap::new(),
             alias: Vec::new(),

@@ -141,6 +141,15 @@ fn says_what_is_wrong() {
             ": owner.acme.uid: 5 is below min_uid = 1000",
         ),
         (
+            "[budget]\nsites = 0",
+            ": budget: sites: 0 would let no site live",
+        ),
+        (
+            "[owner.acme]\nbudget = { memory = \"1M\" }",
+            ": owner.acme.budget: memory: 1M is less than one site needs",
+        ),
+        ("[owner.acme.budget]\ncpus = \"100%\"", "cpus"),
+        (
             "[template.old]\netc = []",
             ": template.old: path is missing",
         ),
@@ -240,6 +249,7 @@ fn the_shipped_examples_are_valid_and_show_every_key() {
         cgroup_parent: None,
         shim: None,
         limits: AgentConfig::default().limits,
+        budget: crate::owners::Budget::default(),
         owner: BTreeMap::new(),
         template: BTreeMap::new(),
         alias: Vec::new(),
@@ -257,9 +267,25 @@ fn the_shipped_examples_are_valid_and_show_every_key() {
     );
     assert_eq!(config.host_etc(), DEFAULT_ETC.to_vec());
     assert!(config.socket.is_some() && config.cgroup_parent.is_some() && config.shim.is_some());
+    assert!(
+        config
+            .budget
+            .shown()
+            .iter()
+            .all(|(_, value)| value.is_some())
+    );
+    let acme = &config.owner["acme"];
+    assert!(acme.uid.is_some() && acme.budget.shown().iter().all(|(_, value)| value.is_some()));
     assert!(!config.owner.is_empty() && config.template.len() == 2 && config.alias.len() == 1);
     // A key that serde knows and the example lacks: the error for an unknown key lists them all.
-    for table in ["", "[api]\n", "[starts]\n", "[log]\n", "[pool]\n"] {
+    for table in [
+        "",
+        "[api]\n",
+        "[starts]\n",
+        "[log]\n",
+        "[pool]\n",
+        "[budget]\n",
+    ] {
         let error = load(&format!("{table}zzzzz = 1")).unwrap_err()[0].to_string();
         let keys = error
             .split_once("(valid here: ")
