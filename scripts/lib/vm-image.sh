@@ -4,7 +4,7 @@
 
 vm_lib=$(dirname "${BASH_SOURCE[0]}")
 vm_cache=${FASTCONTAINER_CACHE:-/var/cache/fastcontainer/vm}
-vm_packages=(systemd systemd-sysv udev dbus kmod init-system-helpers apache2 libapache2-mod-php nginx-light nftables
+vm_packages=(systemd systemd-sysv udev dbus kmod init-system-helpers apache2 libapache2-mod-php nginx-light nftables xfsprogs
     iproute2 iputils-ping curl jq python3 procps busybox-static fuse3 bindfs strace util-linux e2fsprogs socat apache2-utils
     man-db)
 vm_kernel=linux-image-cloud-amd64
