@@ -56,7 +56,7 @@ pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
         },
         "spawner_pid": platform.spawner.pid().await,
         "machine": Host::now(),
-        "promises": platform.promises.view(),
+        "promises": (peer.role == Role::Operator).then(|| platform.promises.view()),
         "vhosts": states,
         "problems": problems,
     }))

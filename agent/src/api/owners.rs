@@ -71,16 +71,16 @@ pub(super) async fn set_budget(
         ));
     }
     let defined = server.registry.sites_of(owner).len() as u64;
-    let (promises, name) = (
-        server.registry.platform().promises.clone(),
-        owner.to_owned(),
-    );
+    let platform = server.registry.platform();
+    let (promises, name) = (platform.promises.clone(), owner.to_owned());
+    let configured = platform.owners.configured(owner);
     let change = move |own: &Account, _: &Account| {
         let mut new = own.clone();
         changes
             .into_iter()
             .for_each(|change| change.apply(&mut new.budget));
-        if let Some(most) = new.budget.sites.filter(|sites| sites.raw() < defined) {
+        let budget = new.budget.over(&configured);
+        if let Some(most) = budget.sites.filter(|sites| sites.raw() < defined) {
             anyhow::bail!(
                 "{defined} sites are defined, {} more than {most}; remove some first",
                 defined - most.raw()
@@ -89,8 +89,8 @@ pub(super) async fn set_budget(
         let promised = promises.standing(&name).promise;
         let less = |budget: Option<u64>, promised: u64| budget.is_some_and(|most| most < promised);
         let (cpu, memory) = (
-            new.budget.cpu.and_then(Cpu::permyriad),
-            new.budget.memory.and_then(|memory| memory.finite()),
+            budget.cpu.and_then(Cpu::permyriad),
+            budget.memory.and_then(|memory| memory.finite()),
         );
         for (what, most, promised) in [
             ("CPU", cpu, promised.cpu),

@@ -183,6 +183,7 @@ pub(super) async fn set_limits(
         "changes": changes,
         "limits": changed.in_force,
         "temporary": changed.temporary,
+        "applied_ms": (changed.applied.as_secs_f64() * 1e6).round() / 1e3,
     }))
 }
 

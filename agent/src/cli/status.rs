@@ -248,7 +248,7 @@ struct Host {
     draining: bool,
     cgroup: Map<String, Value>,
     vhosts: Map<String, Value>,
-    promises: Promises,
+    promises: Option<Promises>,
     problems: Vec<FileProblem>,
 }
 
@@ -300,7 +300,7 @@ pub(crate) async fn host(client: &Client, screen: &mut Screen, json: bool) -> Re
     {
         page.add(&format!("  {state}"), values::show(count), "");
     }
-    for (name, line) in h.promises.lines() {
+    for (name, line) in h.promises.iter().flat_map(Promises::lines) {
         page.add(name, line, "");
     }
     page.print(screen)?;

@@ -14,9 +14,13 @@ const PROJECTS: libc::c_int = 2;
 const Q_XGETQSTATV: libc::c_int = 0x5808;
 const COUNTED: u16 = 1 << 4;
 const ENFORCED: u16 = 1 << 5;
-const ONLY_BLOCKS: u32 = 1;
+const BLOCKS_AND_FILES: u32 = 1 | 4;
 /// Limits are told in these.
 const UNIT: u64 = 1024;
+/// Empty files take no blocks, but those that the file system has for all: with a limit of space comes one of them, for files
+/// of this size on average, which is what ext4 is made for, and at least so many.
+const FILE: u64 = 16 << 10;
+const LEAST_FILES: u64 = 10_000;
 
 /// `struct fsxattr` of linux/fs.h.
 #[repr(C)]
@@ -59,6 +63,10 @@ pub struct Quota {
     pub limit: Option<u64>,
     /// Of the file system's blocks.
     pub used: u64,
+    /// How many files and directories there may be; None: as many as there can.
+    pub most_files: Option<u64>,
+    /// How many there are.
+    pub files: u64,
 }
 
 /// What the kernel does with the project quotas of a file system.
@@ -144,6 +152,8 @@ pub(super) fn quota(file: BorrowedFd<'_>, project: u32) -> io::Result<Quota> {
         Ok(()) => Ok(Quota {
             limit: (block.hard != 0).then(|| block.hard.saturating_mul(UNIT)),
             used: block.bytes,
+            most_files: (block.inodes_hard != 0).then_some(block.inodes_hard),
+            files: block.inodes,
         }),
         // xfs says that of a project that nobody has ever used.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) || absent(&error) => {
@@ -161,12 +171,18 @@ fn absent(error: &io::Error) -> bool {
         .is_some_and(|errno| all.contains(&errno))
 }
 
-/// Sets the limit of a project in bytes, or lifts it.
+/// How many files a limit of space allows.
+pub(super) fn files_within(bytes: u64) -> u64 {
+    (bytes / FILE).max(LEAST_FILES)
+}
+
+/// Sets the limit of a project in bytes, and with it that of its files, or lifts both.
 pub(super) fn set_limit(file: BorrowedFd<'_>, project: u32, limit: Option<u64>) -> io::Result<()> {
     let mut block = Block {
         // Zero would be no limit.
         hard: limit.map_or(0, |bytes| (bytes / UNIT).max(1)),
-        valid: ONLY_BLOCKS,
+        inodes_hard: limit.map_or(0, files_within),
+        valid: BLOCKS_AND_FILES,
         ..Block::default()
     };
     // SAFETY: the kernel reads a `struct if_dqblk`, whose layout `Block` has, and keeps no pointer to it.

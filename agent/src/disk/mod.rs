@@ -4,12 +4,13 @@
 //! limit costs one look-up.
 
 mod kernel;
+mod readers;
 mod table;
 mod walk;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, TryLockError};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -21,7 +22,9 @@ use crate::doctor::project_quotas_advice;
 use crate::platform::Platform;
 pub use kernel::Quota;
 use kernel::Quotas;
+use readers::Readers;
 use table::{FIRST, LAST, Project, Table};
+use walk::Walks;
 
 /// Limits are whole blocks of the file system, of which none has larger ones.
 const BLOCK: u64 = 4096;
@@ -46,28 +49,46 @@ pub enum BelowUse {
 
 /// The projects of all vhosts that have or had a limit.
 #[derive(Debug)]
-pub struct Projects(Table);
+pub struct Projects {
+    table: Table,
+    walks: Walks,
+    readers: Readers,
+}
 
 impl Projects {
     /// Reads what an earlier agent has kept in `directory`.
     pub fn load(directory: PathBuf) -> Result<Self> {
-        Table::load(directory).map(Self)
+        Ok(Self {
+            table: Table::load(directory)?,
+            walks: Walks::default(),
+            readers: Readers::default(),
+        })
     }
 
     /// Whether it has or had a limit: then its quota has to be looked at.
     pub fn knows(&self, vhost: &str) -> bool {
-        self.0.get(vhost).is_some()
+        self.table.get(vhost).is_some()
     }
 
     /// All that have or had a limit.
     pub fn vhosts(&self) -> Vec<Arc<str>> {
-        self.0.vhosts()
+        self.table.vhosts()
     }
 
-    /// Limit and use as the kernel has them; None where there never was a limit.
+    /// Limit and use as the kernel has them; None where there never was a limit. Waits for a moment only where the storage
+    /// does not answer.
     pub fn quota(&self, vhost: &str) -> Option<Result<Quota>> {
-        let quota = quota_of(&*self.0.get(vhost)?);
-        Some(quota.with_context(|| format!("cannot read the disk quota of {vhost}")))
+        let project = self.table.get(vhost)?;
+        Some(
+            self.readers
+                .read(&project)
+                .with_context(|| format!("cannot read the disk quota of {vhost}")),
+        )
+    }
+
+    /// As [`Self::quota`] when it was last read, and has it read again. Waits for nothing.
+    pub fn recent(&self, vhost: &str) -> Option<Quota> {
+        self.readers.recent(&self.table.get(vhost)?)
     }
 
     /// Adds the limit in force to others.
@@ -118,7 +139,7 @@ impl Projects {
         .with_context(|| format!("cannot read {}", tree.path.display()))?;
         let mut label = kernel::label(top.as_fd())
             .with_context(|| format!("cannot read the project of {}", tree.path.display()))?;
-        let others = |project: u32| match self.0.vhost_of(project) {
+        let others = |project: u32| match self.table.vhost_of(project) {
             Some(other) if &*other == vhost => None,
             Some(other) => Some(other.to_string()),
             None => None,
@@ -138,16 +159,15 @@ impl Projects {
                 label.project
             );
         }
-        if let Some(known) = self.0.get(vhost)
+        if let Some(known) = self.table.get(vhost)
             && known.documents != tree.path
         {
             // The old tree is not its documents any more.
             self.forget(vhost);
         }
-        let project = self.0.add(vhost, tree.path, tree.fd)?;
+        let project = self.table.add(vhost, tree.path, tree.fd)?;
         let id = project.id;
-        // Whoever else starts it waits here until the documents are labelled.
-        let mut labelled = lock(&project);
+        let mut labelled = try_lock(&project)?;
         if label.project != id {
             label = kernel::label(top.as_fd())?;
         }
@@ -157,11 +177,12 @@ impl Projects {
         let right = *labelled && label.project == id && label.inherited;
         let mut attempt = || -> Result<()> {
             if !right {
+                let _place = self.walks.take()?;
                 // What is above the limit could not be labelled.
                 kernel::set_limit(tree.fd, id, None).context("cannot set its quota")?;
-                self.0.note(vhost, &project, &mut labelled, false)?;
+                self.table.note(vhost, &project, &mut labelled, false)?;
                 walk_all(vhost, tree, id, &others)?;
-                self.0.note(vhost, &project, &mut labelled, true)?;
+                self.table.note(vhost, &project, &mut labelled, true)?;
             }
             let write = !right || before != Some(bytes);
             put(tree.fd, id, before, bytes, write, below_use)
@@ -177,10 +198,10 @@ impl Projects {
 
     /// Lifts the limit; its documents stay counted, so that the next limit costs little. Returns the limit before.
     fn lift(&self, vhost: &str) -> Result<Option<u64>> {
-        let Some(project) = self.0.get(vhost) else {
+        let Some(project) = self.table.get(vhost) else {
             return Ok(None);
         };
-        let _alone = lock(&project);
+        let _alone = try_lock(&project)?;
         let attempt = || -> Result<Option<u64>> {
             let fs = open_near(&project.documents)?;
             let before = kernel::quota(fs.as_fd(), project.id)?.limit;
@@ -198,7 +219,7 @@ impl Projects {
         if let Err(error) = self.lift(vhost) {
             tracing::warn!("{error:#}");
         }
-        if let Err(error) = self.0.remove(vhost) {
+        if let Err(error) = self.table.remove(vhost) {
             tracing::error!("{vhost}: {error:#}");
         }
     }
@@ -246,6 +267,13 @@ fn put(
     }
     kernel::set_limit(fs, project, Some(bytes)).context("cannot set its quota")?;
     let now = kernel::quota(fs, project).context("cannot read its quota back")?;
+    let files = kernel::files_within(bytes);
+    if now.most_files != Some(files) {
+        bail!(
+            "room for {files} files was written and {:?} read back",
+            now.most_files
+        );
+    }
     if now.limit != Some(bytes) {
         bail!(
             "{} was written and {} read back",
@@ -271,11 +299,6 @@ fn able(tree: Tree<'_>) -> Result<()> {
         "without project quotas"
     };
     bail!("{} is on {kind} {lack}; {advice}", tree.path.display())
-}
-
-fn quota_of(project: &Project) -> Result<Quota> {
-    let fs = open_near(&project.documents)?;
-    Ok(kernel::quota(fs.as_fd(), project.id)?)
 }
 
 /// The directory, or what is left of the way to it: something on its file system.
@@ -336,9 +359,14 @@ pub async fn limit(
         .context("the task that limits disk space failed")?
 }
 
-fn lock(project: &Project) -> MutexGuard<'_, bool> {
-    project
-        .labelled
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+/// Nobody waits for a walk through documents: it may take as long as their owner likes, and threads are everybody's.
+fn try_lock(project: &Project) -> Result<MutexGuard<'_, bool>> {
+    match project.labelled.try_lock() {
+        Ok(guard) => Ok(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{} is being gone through for its disk limit; try again when that is done",
+            project.documents.display()
+        ),
+    }
 }

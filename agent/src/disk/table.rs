@@ -15,6 +15,9 @@ use crate::persist::{self, Durable};
 pub(super) const FIRST: u32 = 0x4600_0000;
 pub(super) const LAST: u32 = 0x46ff_ffff;
 
+/// How many project ids are asked for.
+const MOST_TRIES: u32 = 1000;
+
 /// `disk/VHOST.json` of the state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
@@ -31,12 +34,19 @@ pub(super) struct Project {
     pub(super) documents: PathBuf,
     /// All of that tree has it. Locked while it is labelled and its limit set.
     pub(super) labelled: Mutex<bool>,
+    /// Limit and use when they were read last.
+    pub(super) recent: Mutex<Option<Quota>>,
+    /// Held by those who read them.
+    pub(super) reading: Arc<()>,
 }
 
 /// All projects of this agent.
 #[derive(Debug)]
 pub(super) struct Table {
     directory: PathBuf,
+    /// Held by who gives a project away or takes one back, which waits for disks.
+    changing: Mutex<()>,
+    /// Held for a look only: every start does.
     known: Mutex<Known>,
 }
 
@@ -68,8 +78,13 @@ impl Table {
         }
         Ok(Self {
             directory,
+            changing: Mutex::new(()),
             known: Mutex::new(known),
         })
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -96,11 +111,11 @@ impl Table {
         documents: &Path,
         fs: BorrowedFd<'_>,
     ) -> Result<Arc<Project>> {
-        let mut known = self.known();
-        if let Some(project) = known.projects.get(vhost) {
-            return Ok(project.clone());
+        let _alone = self.changing();
+        if let Some(project) = self.get(vhost) {
+            return Ok(project);
         }
-        let project = known.free(|project| {
+        let project = self.free(|project| {
             let quota = kernel::quota(fs, project).context("cannot read its quotas")?;
             Ok(quota == Quota::default())
         })?;
@@ -110,12 +125,8 @@ impl Table {
             labelled: false,
         };
         self.write(vhost, &entry)?;
-        known.put(vhost.into(), entry);
-        known
-            .projects
-            .get(vhost)
-            .cloned()
-            .context("it has been taken away again")
+        self.known().put(vhost.into(), entry);
+        self.get(vhost).context("it has been taken away again")
     }
 
     /// Notes, on disk first, whether all of its tree is labelled.
@@ -144,12 +155,29 @@ impl Table {
 
     /// Its number may be given to others from now on.
     pub(super) fn remove(&self, vhost: &str) -> Result<()> {
-        let mut known = self.known();
+        let _alone = self.changing();
         persist::remove_durably(&self.path(vhost))?;
+        let mut known = self.known();
         if known.projects.remove(vhost).is_some() {
             known.vhosts.retain(|_, of| &**of != vhost);
         }
         Ok(())
+    }
+
+    /// One that no vhost has and `unused` says yes to: files of vhosts that are gone, or another agent, may have it. For who
+    /// holds `changing`.
+    fn free(&self, mut unused: impl FnMut(u32) -> Result<bool>) -> Result<u32> {
+        let mut from = self.known().next;
+        for _ in 0..MOST_TRIES {
+            let candidate = self.known().candidate(from)?;
+            if unused(candidate)? {
+                return Ok(candidate);
+            }
+            from = candidate + 1;
+        }
+        anyhow::bail!(
+            "{MOST_TRIES} project ids in a row count something on this file system already; see repquota -P"
+        )
     }
 
     fn path(&self, vhost: &str) -> PathBuf {
@@ -165,18 +193,20 @@ impl Known {
             id: entry.project,
             documents: entry.documents,
             labelled: Mutex::new(entry.labelled),
+            recent: Mutex::default(),
+            reading: Arc::default(),
         };
         self.projects.insert(vhost, Arc::new(project));
     }
 
-    /// One that no vhost has and `unused` says yes to: files of vhosts that are gone, or another agent, may have it.
-    fn free(&mut self, mut unused: impl FnMut(u32) -> Result<bool>) -> Result<u32> {
-        let mut candidate = self.next;
+    /// One that no vhost has, beginning with `from`.
+    fn candidate(&self, from: u32) -> Result<u32> {
+        let mut candidate = from;
         for _ in FIRST..=LAST {
             if !(FIRST..=LAST).contains(&candidate) {
                 candidate = FIRST;
             }
-            if !self.vhosts.contains_key(&candidate) && unused(candidate)? {
+            if !self.vhosts.contains_key(&candidate) {
                 return Ok(candidate);
             }
             candidate += 1;
@@ -228,10 +258,13 @@ mod tests {
             foreign in proptest::collection::btree_set(FIRST..FIRST + 60, 0..20),
             near_the_end in any::<bool>(),
         ) {
-            let mut known = Known { next: if near_the_end { LAST - 10 } else { 0 }, ..Known::default() };
+            let directory = tempfile::tempdir().unwrap();
+            let table = Table::load(directory.path().into()).unwrap();
+            table.known().next = if near_the_end { LAST - 10 } else { 0 };
             let mut gone = gone.into_iter();
             for number in 0..40usize {
-                let project = known.free(|project| Ok(!foreign.contains(&project))).unwrap();
+                let project = table.free(|project| Ok(!foreign.contains(&project))).unwrap();
+                let mut known = table.known();
                 prop_assert!((FIRST..=LAST).contains(&project) && !foreign.contains(&project));
                 prop_assert!(!known.vhosts.contains_key(&project));
                 known.put(format!("v{number}").into(), entry(project));

@@ -6,12 +6,40 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::kernel;
+
+/// Trees that may be walked at the same time: a walk takes as long as their owner likes.
+const MOST_WALKS: usize = 8;
+
+/// How many are.
+#[derive(Debug, Default)]
+pub(super) struct Walks(AtomicUsize);
+
+/// One of them.
+pub(super) struct Place<'a>(&'a Walks);
+
+impl Walks {
+    pub(super) fn take(&self) -> Result<Place<'_>> {
+        let others = self.0.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self);
+        if others >= MOST_WALKS {
+            bail!("the documents of {MOST_WALKS} others are being gone through; try again later");
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A directory costs a descriptor for as long as what is below it is walked.
 const DEEPEST: usize = 256;
@@ -23,6 +51,12 @@ pub(super) type Others<'a> = &'a dyn Fn(u32) -> Option<String>;
 pub(super) fn label_all(top: BorrowedFd<'_>, project: u32, others: Others<'_>) -> Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = rustix::fs::openat(top, ".", flags, Mode::empty()).context("cannot read them")?;
+    // Whoever makes files as fast as they are read does not keep us for ever.
+    let most = rustix::fs::fstatvfs(&top).map_or(0, |fs| fs.f_files);
+    let mut left = most
+        .checked_mul(2)
+        .filter(|most| *most > 0)
+        .unwrap_or(u64::MAX);
     let mut new = u64::from(label(&top, project, true, others)?);
     let mut open = vec![Dir::new(top)?];
     while let Some(directory) = open.last_mut() {
@@ -31,6 +65,10 @@ pub(super) fn label_all(top: BorrowedFd<'_>, project: u32, others: Others<'_>) -
             continue;
         };
         let entry = entry.context("cannot list them")?;
+        left -= 1;
+        if left == 0 {
+            bail!("they become more all the time; stop the site first");
+        }
         let name = entry.file_name();
         if name == c"." || name == c".." {
             continue;

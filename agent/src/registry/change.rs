@@ -1,6 +1,7 @@
 //! Changes of definitions: by files, and by the API, which writes files.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -11,6 +12,9 @@ use crate::config::store::Change;
 use crate::config::store::{file_name, remove_definition, write_definition};
 use crate::machine::State;
 use crate::site::Site;
+
+/// How long storage may keep others from changing definitions.
+const STORAGE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What `put` did.
 #[derive(Debug)]
@@ -63,8 +67,11 @@ impl Registry {
             Some(old) => Placed::Changed(differences(old, &definition)),
         };
         let old = existing.filter(|_| !dry_run);
+        if matches!(placed, Placed::Unchanged) {
+            return Ok(placed);
+        }
         self.admit_promise(&definition, dry_run).await?;
-        if dry_run || matches!(placed, Placed::Unchanged) {
+        if dry_run {
             return Ok(placed);
         }
         let text = definition.to_toml().map_err(|p| bad(p.to_string()))?;
@@ -123,10 +130,15 @@ impl Registry {
             .apply_change(&file, None);
         self.apply(changes).await;
         drop(one_at_a_time);
-        Ok(match site {
-            Some(site) => site.settled().await,
-            None => State::Gone,
-        })
+        let Some(site) = site else {
+            return Ok(State::Gone);
+        };
+        let state = site.settled().await;
+        if state == State::Gone {
+            // Whoever is defined under this name next inherits nothing.
+            site.forgotten().await;
+        }
+        Ok(state)
     }
 
     /// Carries changes of definitions over to the vhosts that have been woken.
@@ -152,7 +164,7 @@ impl Registry {
                     self.take_promise_back(&definition.name).await;
                     match self.site(&definition.name) {
                         Some(site) => self.withdraw(site),
-                        None => self.forget_disk(vec![(&*definition.name).into()]),
+                        None => self.forget_disk(vec![(&*definition.name).into()]).await,
                     }
                 }
                 Change::Problem(problem) => {
@@ -173,28 +185,35 @@ impl Registry {
     }
 
     /// Lifts limits of disk space of vhosts that are not defined any more.
-    pub(super) fn forget_disk(&self, vhosts: Vec<Arc<str>>) {
+    pub(super) async fn forget_disk(&self, vhosts: Vec<Arc<str>>) {
         let platform = self.platform.clone();
         let gone: Vec<_> = vhosts
             .into_iter()
             .filter(|vhost| platform.disk.knows(vhost))
             .collect();
         if !gone.is_empty() {
-            tokio::task::spawn_blocking(move || {
+            let work = tokio::task::spawn_blocking(move || {
                 gone.iter().for_each(|vhost| platform.disk.forget(vhost));
             });
+            // Elapsed: their storage does not answer; it is done when it does.
+            let _ = tokio::time::timeout(STORAGE_LIMIT, work).await;
         }
     }
 
     /// Ends a vhost whose definition is gone, and forgets it afterwards.
     pub(super) fn withdraw(self: &Arc<Self>, site: Arc<Site>) {
-        site.begin_withdrawal();
+        let ending = site.begin_withdrawal();
         let registry = self.clone();
         tokio::spawn(async move {
-            if site.settled().await == State::Gone {
-                site.forget_everything().await;
-                registry.take_promise_back(&site.name).await;
-                registry.forget(&site);
+            let _ending = ending;
+            site.until_gone().await;
+            site.forget_everything().await;
+            registry.take_promise_back(&site.name).await;
+            registry.forget(&site);
+            // Defined anew meanwhile: that is promised to another.
+            let again = registry.definitions().get(&site.name).cloned();
+            if let Some(definition) = again {
+                registry.place_promise(&definition).await;
             }
         });
     }

@@ -50,7 +50,10 @@ impl Registry {
                 Some(site) if !site.withdrawn() => return permitted(site),
                 // Its old container has to be gone before the name can have a new one.
                 Some(old) => match old.settled().await {
-                    State::Gone => self.forget(&old),
+                    State::Gone => {
+                        old.forgotten().await;
+                        self.forget(&old);
+                    }
                     _ => return permitted(old),
                 },
                 None => {

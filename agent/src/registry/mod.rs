@@ -81,11 +81,8 @@ impl Registry {
         }
         registry.wake_kept();
         let limited = registry.platform.disk.vhosts().into_iter();
-        registry.forget_disk(
-            limited
-                .filter(|vhost| !registry.is_defined(vhost))
-                .collect(),
-        );
+        let gone = limited.filter(|vhost| !registry.is_defined(vhost));
+        registry.forget_disk(gone.collect()).await;
         registry.place_all().await;
         registry.take_over(found);
         registry.platform.fill_pool()?;

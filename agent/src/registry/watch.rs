@@ -177,6 +177,7 @@ impl Registry {
                 && let Some(definition) = self.pattern_definition(&site.name)
                 && site.definition() != definition
             {
+                self.place_promise(&definition).await;
                 site.redefine(definition).await;
             }
         }

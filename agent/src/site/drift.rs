@@ -28,7 +28,7 @@ impl Site {
     pub(crate) async fn mend(self: &Arc<Self>, dry_run: bool) -> Result<(Vec<Drift>, Value)> {
         let _one_at_a_time = self.limits.lock().await;
         self.settled().await;
-        self.revert_due_now().await?;
+        self.revert_before_a_change().await;
         let wanted = self.limits();
         let Some(container) = self.container() else {
             return Ok((Vec::new(), super::view::shown(&wanted)));

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use cgroup::{IoLimit, Setting};
@@ -13,6 +13,7 @@ use crate::config::definition::{LimitChange, LimitKey, LimitPatch};
 use crate::config::{Definition, Limits};
 use crate::container::{Container, documents, translate};
 use crate::disk::{self, BelowUse};
+use crate::machine::State;
 use crate::promises::{Change, Promise};
 use crate::time::{moment, unix_millis};
 
@@ -28,6 +29,8 @@ pub(crate) struct Changed {
     pub in_force: Value,
     /// Those of them that are for a time, with its end.
     pub temporary: Value,
+    /// How long it took until the kernel kept them and had been asked again; zero for a dry run.
+    pub applied: Duration,
 }
 
 /// Changes as events tell them.
@@ -83,7 +86,10 @@ impl Site {
         let _one_at_a_time = self.limits.lock().await;
         // A start under way has its limits already; they are changed once it is over.
         self.settled().await;
-        self.revert_due_now().await?;
+        if self.withdrawn() {
+            anyhow::bail!("{} is being removed", self.name);
+        }
+        self.revert_before_a_change().await;
         let (definition, kept, container) = {
             let inner = self.lock();
             (
@@ -119,9 +125,13 @@ impl Site {
                 changes: Limits::diff(&old, &new),
                 in_force: super::view::shown(&new),
                 temporary,
+                applied: Duration::ZERO,
             });
         }
+        let asleep = container.is_none();
+        let began = Instant::now();
         let changed = self.change_limits(&old, &new, container).await;
+        let applied = began.elapsed();
         let (changes, in_force) = match changed {
             Ok(changed) => changed,
             Err(error) => {
@@ -140,6 +150,10 @@ impl Site {
             self.enforce_limits_now().await?;
             return Err(error);
         }
+        if asleep && self.settled().await != State::Stopped {
+            // Started meanwhile, with what was in force when that began.
+            self.enforce_limits_now().await?;
+        }
         let mut more = json!({"changes": events(&changes)});
         if let Some(until) = until {
             more["until"] = json!(moment(until));
@@ -151,6 +165,7 @@ impl Site {
             changes,
             in_force: super::view::shown(&in_force),
             temporary,
+            applied,
         })
     }
 
@@ -242,9 +257,7 @@ impl Site {
     /// Applies what is in force by definition and operator to the running container, if there is one.
     pub(crate) async fn enforce_limits(self: &Arc<Self>) -> Result<()> {
         let _one_at_a_time = self.limits.lock().await;
-        if self.revert_due_now().await? {
-            return Ok(());
-        }
+        self.revert_before_a_change().await;
         self.enforce_limits_now().await
     }
 

@@ -38,6 +38,7 @@ use crate::machine::{Action, Event, Machine, Refusal, State, Verdict};
 use crate::persist;
 use crate::platform::Platform;
 use crate::promises::may_promise;
+use crate::time::unix_millis;
 
 pub use account::account_leftover;
 pub use adopt::{Found, Survey, survey, sweep};
@@ -81,6 +82,8 @@ pub struct Site {
     limits: tokio::sync::Mutex<()>,
     /// Serialises changes of what is kept on disk.
     keeping: Mutex<()>,
+    /// Held from the end of its definition until all that was kept of it is forgotten.
+    ending: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Inner {
@@ -157,6 +160,7 @@ impl Site {
             inner: Mutex::new(inner),
             limits: tokio::sync::Mutex::new(()),
             keeping: Mutex::new(()),
+            ending: Arc::default(),
         }))
     }
 
@@ -171,14 +175,17 @@ impl Site {
         kept.follow(definition);
         definition
             .limits_over(&self.platform.config.limits)
-            .merge(&kept.overrides)
+            .merge(&kept.overrides_at(unix_millis()))
     }
 
     /// Whether its limits may hold a promise.
     pub(crate) fn may_promise(&self) -> bool {
         let inner = self.lock();
-        let over = [&self.platform.config.limits, &inner.kept.overrides];
-        may_promise(&inner.definition, over)
+        let overrides = inner.kept.overrides_at(unix_millis());
+        may_promise(
+            &inner.definition,
+            [&self.platform.config.limits, &overrides],
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -336,11 +343,20 @@ impl Site {
 
     /// Waits until nothing is under way; returns the state then.
     pub async fn settled(&self) -> State {
+        self.until(State::settled).await
+    }
+
+    /// Waits until its definition and its container are gone, however long the container is stuck.
+    pub async fn until_gone(&self) {
+        self.until(|state| state == State::Gone).await;
+    }
+
+    async fn until(&self, reached: impl Fn(State) -> bool) -> State {
         loop {
             let changed = {
                 let mut inner = self.lock();
                 let state = inner.machine.state();
-                if state.settled() {
+                if reached(state) {
                     return state;
                 }
                 let (tell, told) = oneshot::channel();

@@ -16,7 +16,12 @@ use crate::time::{moment, unix_millis};
 impl Site {
     /// Has it looked at when the first of its limits is over that are set for a time.
     pub(crate) fn follow_temporary(self: &Arc<Self>) {
-        let next = self.lock().kept.temporary.next();
+        let next = {
+            let inner = self.lock();
+            // Of one whose definition is gone all is forgotten once it has ended.
+            let next = inner.kept.temporary.next();
+            next.filter(|_| !inner.withdrawn)
+        };
         self.platform.reverts.follow(self, next);
     }
 
@@ -33,6 +38,17 @@ impl Site {
         // A start under way has looked at the clock before.
         self.settled().await;
         self.revert_due_now().await.map(drop)
+    }
+
+    /// [`Self::revert_due`] for who is about to change limits. What cannot be taken back now does not keep anybody from
+    /// setting what can be: all that is in force later goes by the clock as well.
+    pub(super) async fn revert_before_a_change(self: &Arc<Self>) {
+        if let Err(error) = self.revert_due_now().await {
+            tracing::warn!(
+                "{}: cannot take limits back whose time is over: {error:#}",
+                self.name
+            );
+        }
     }
 
     /// [`Self::revert_due`] for who has the lock of limits: in force first, then forgotten, so that an agent that dies
@@ -69,6 +85,11 @@ impl Site {
             .await?;
         let promise = Promise::of(&new).unwrap_or_default();
         self.promise_again(&self.owner(), promise).await;
+        if let Some(container) = self.container()
+            && self.platform.promises.ever()
+        {
+            self.order_for_oom(&container).await;
+        }
         self.platform.events.emit(
             "limits",
             Some((&self.name, &self.owner())),

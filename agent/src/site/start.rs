@@ -59,6 +59,7 @@ pub(super) fn spawn(
                 if site.take_ready(&container) {
                     // First of all those who wait are told.
                     tokio::task::yield_now().await;
+                    site.account_begin(&container);
                     if site.limits() != limits
                         && let Err(error) = site.enforce_limits().await
                     {
@@ -67,7 +68,6 @@ pub(super) fn spawn(
                     if limits.class().is_some() {
                         site.order_for_oom(&container).await;
                     }
-                    site.account_begin(&container);
                     oom::spawn(site.clone(), container.clone());
                     keeper::spawn(site, container);
                 } else {

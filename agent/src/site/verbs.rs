@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::{Ready, Refused, Site};
 use crate::config::Definition;
 use crate::machine::{Event, State, Verdict};
@@ -23,6 +25,9 @@ enum Now {
     /// Running, but nothing accepts connections at the moment.
     Deaf(Arc<crate::container::Container>),
 }
+
+/// How long changes of other definitions wait until changed limits of this one are in force.
+const LONGEST_CHANGE: Duration = Duration::from_secs(10);
 
 impl Site {
     /// Makes the vhost ready and says where; waits for a start under way.
@@ -186,13 +191,22 @@ impl Site {
         }
         if recycle {
             self.feed(Event::Recycle);
-        } else if let Err(error) = self.enforce_limits().await {
-            tracing::error!("{}: {error:#}", self.name);
+        } else {
+            let site = self.clone();
+            let work = tokio::spawn(async move {
+                if let Err(error) = site.enforce_limits().await {
+                    tracing::error!("{}: {error:#}", site.name);
+                }
+            });
+            // Elapsed: its documents are many, or their storage does not answer. Other definitions do not wait for that.
+            let _ = tokio::time::timeout(LONGEST_CHANGE, work).await;
         }
     }
 
-    /// The definition is gone: ends the container and refuses everything from now on.
-    pub fn begin_withdrawal(self: &Arc<Self>) {
+    /// The definition is gone: ends the container and refuses everything from now on. What is answered is to be held until
+    /// all that was kept of it is forgotten; nothing if that is under way already.
+    pub fn begin_withdrawal(self: &Arc<Self>) -> Option<OwnedMutexGuard<()>> {
+        let ending = self.ending.clone().try_lock_owned().ok();
         self.platform.events.emit(
             "definition",
             Some((&self.name, &self.owner())),
@@ -200,6 +214,12 @@ impl Site {
         );
         self.lock().withdrawn = true;
         self.feed(Event::Withdraw);
+        ending
+    }
+
+    /// Waits until nothing is kept of it any more, once it is gone.
+    pub async fn forgotten(&self) {
+        drop(self.ending.lock().await);
     }
 
     /// Whether its definition is gone.

@@ -6,6 +6,7 @@ mod books;
 mod bundle;
 mod cold;
 mod exits;
+mod limits;
 mod listen;
 mod live;
 mod memory;
@@ -33,7 +34,7 @@ impl Effort {
 type Measure = fn(Effort) -> Vec<Row>;
 
 /// What can be measured, by name.
-const ROWS: [(&str, Measure); 9] = [
+const ROWS: [(&str, Measure); 10] = [
     ("cold", cold::measure),
     ("exit", exits::measure),
     ("apache", apache::measure),
@@ -41,6 +42,7 @@ const ROWS: [(&str, Measure); 9] = [
     ("listen", listen::measure),
     ("memory", memory::measure),
     ("scale", scale::measure),
+    ("limits", limits::measure),
     ("live", live::measure),
     ("books", books::measure),
 ];

@@ -44,7 +44,7 @@ impl Figures {
     }
 
     /// The value that `percent` of all do not exceed.
-    fn at(&self, percent: usize) -> f64 {
+    pub(crate) fn at(&self, percent: usize) -> f64 {
         self.sorted[(self.sorted.len() * percent / 100).min(self.sorted.len() - 1)]
     }
 
