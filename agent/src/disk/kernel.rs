@@ -189,7 +189,12 @@ pub(super) fn set_limit(file: BorrowedFd<'_>, project: u32, limit: Option<u64>) 
     unsafe { quotactl(file, libc::Q_SETQUOTA, project, (&raw mut block).cast()) }
 }
 
-/// Safe to call if `argument` is what `command` reads and writes.
+/// quotactl_fd(2) for projects.
+///
+/// # Safety
+///
+/// `argument` points to what `command` reads or writes, and may be written if that is what it does.
+// SAFETY: an obligation of the caller's: nothing here knows what a command takes.
 unsafe fn quotactl(
     file: BorrowedFd<'_>,
     command: libc::c_int,
