@@ -178,12 +178,7 @@ fn io(sample: &Sample, verdicts: &mut Vec<Verdict>) {
     let total: f64 = sample.sites.iter().map(SiteSample::moved).sum();
     let culprits = greatest(sample, total, QUIET, SiteSample::moved);
     for site in &culprits {
-        let text = format!(
-            "read {}/s and wrote {}/s in {}; {evidence}",
-            bytes(site.read),
-            bytes(site.written),
-            window(sample)
-        );
+        let text = format!("{}; {evidence}", moved(sample, site));
         verdicts.push(about(Kind::IoBound, site, text));
     }
     // Where nothing moves and a site's process waits, that is a verdict of its own.
@@ -277,6 +272,15 @@ fn overreach(sample: &Sample, verdicts: &mut Vec<Verdict>) {
     }
 }
 
+fn moved(sample: &Sample, site: &SiteSample) -> String {
+    format!(
+        "read {}/s and wrote {}/s in {}",
+        bytes(site.read),
+        bytes(site.written),
+        window(sample)
+    )
+}
+
 /// Who moves much data, though nobody waits for storage.
 fn writing(sample: &Sample, verdicts: &mut Vec<Verdict>) {
     let told = |site: &SiteSample, verdicts: &[Verdict]| {
@@ -288,13 +292,7 @@ fn writing(sample: &Sample, verdicts: &mut Vec<Verdict>) {
         if told(site, verdicts) {
             continue;
         }
-        let text = format!(
-            "read {}/s and wrote {}/s in {}",
-            bytes(site.read),
-            bytes(site.written),
-            window(sample)
-        );
-        verdicts.push(about(Kind::Writing, site, text));
+        verdicts.push(about(Kind::Writing, site, moved(sample, site)));
     }
 }
 
