@@ -70,3 +70,21 @@ fn file(host: &Host, group: &str, names: [&str; 2]) -> PathBuf {
         .find(|path| path.is_file())
         .unwrap_or_else(|| panic!("no {names:?} in {group}"))
 }
+
+/// From now on a test's sites get the processors before everybody else who runs on this machine: what is measured is how they
+/// stand among each other, not how busy the machine is otherwise.
+pub fn first_of_all(host: &Host) {
+    let written = cgroup_roots().into_iter().flat_map(|root| {
+        let parent = Path::new(&root).join(&host.cgroup_parent);
+        [("cpu.weight", "10000"), ("cpu.shares", "262144")].map(|(name, value)| {
+            let path = parent.join(name);
+            path.exists()
+                .then(|| fs::write(&path, value).expect("the weight of all"))
+        })
+    });
+    assert_eq!(
+        written.flatten().count(),
+        1,
+        "one hierarchy has the CPU controller"
+    );
+}

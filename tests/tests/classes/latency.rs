@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use harness::limits::first_of_all;
 use harness::sites::script;
 use harness::{http, run};
 
@@ -51,23 +52,6 @@ fn times(upstream: &str) -> Vec<Duration> {
         times
     });
     asking.join().unwrap()
-}
-
-/// From now on this test's sites get the processors before everybody else who runs on this machine: what is measured is how
-/// the guaranteed one stands among them, not how busy the machine is otherwise.
-fn first_of_all(host: &Host) {
-    let written = cgroup_roots().into_iter().flat_map(|root| {
-        let parent = Path::new(&root).join(&host.cgroup_parent);
-        [("cpu.weight", "10000"), ("cpu.shares", "262144")].map(|(name, value)| {
-            let path = parent.join(name);
-            path.exists().then(|| fs::write(&path, value).unwrap())
-        })
-    });
-    assert_eq!(
-        written.flatten().count(),
-        1,
-        "one hierarchy has the CPU controller"
-    );
 }
 
 fn percentile(times: &[Duration], part: f64) -> f64 {

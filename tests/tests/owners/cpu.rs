@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use harness::limits::first_of_all;
 use harness::time_scale;
 
 use super::*;
@@ -69,23 +70,6 @@ fn parts(host: &Host, what: &str, budget: f64, expected: [f64; 3]) {
     panic!(
         "{what}: only {last:.1?} % instead of {expected:?} % of the budget\n{}",
         owner(host, "acme")
-    );
-}
-
-/// From now on this test's sites get the processors before everybody else who runs on this machine: what is measured is how
-/// they share, not how busy it is.
-fn first_of_all(host: &Host) {
-    let written = cgroup_roots().into_iter().flat_map(|root| {
-        let parent = Path::new(&root).join(&host.cgroup_parent);
-        [("cpu.weight", "10000"), ("cpu.shares", "262144")].map(|(name, value)| {
-            let path = parent.join(name);
-            path.exists().then(|| fs::write(&path, value).unwrap())
-        })
-    });
-    assert_eq!(
-        written.flatten().count(),
-        1,
-        "one hierarchy has the CPU controller"
     );
 }
 
