@@ -91,14 +91,6 @@ impl Projects {
         self.readers.recent(&self.table.get(vhost)?)
     }
 
-    /// Adds the limit in force to others.
-    pub fn add_in_force(&self, vhost: &str, limits: &mut Limits) -> Result<()> {
-        if let Some(quota) = self.quota(vhost) {
-            limits.set(crate::config::definition::LimitKey::Disk, quota?.limit);
-        }
-        Ok(())
-    }
-
     /// Limits what the documents of a vhost may take, or lifts that. Returns the limit before. Blocks; the first time
     /// for as long as it takes to go through the documents.
     pub fn limit(

@@ -36,7 +36,8 @@ impl Readers {
     pub(super) fn read(&self, project: &Arc<Project>) -> Result<Quota> {
         let (tell, told) = sync_channel(1);
         self.begin(project, Some(tell))?;
-        let told = told.recv_timeout(PATIENCE);
+        // Some ask on a thread that serves others too.
+        let told = tokio::task::block_in_place(|| told.recv_timeout(PATIENCE));
         told.with_context(|| {
             format!(
                 "the storage of {} does not answer",

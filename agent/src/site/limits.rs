@@ -12,7 +12,7 @@ use super::{Kept, Site};
 use crate::config::definition::{LimitChange, LimitKey, LimitPatch};
 use crate::config::{Definition, Limits};
 use crate::container::{Container, documents, translate};
-use crate::disk::{self, BelowUse};
+use crate::disk::{self, BelowUse, Quota};
 use crate::machine::State;
 use crate::promises::{Change, Promise};
 use crate::time::{moment, unix_millis};
@@ -284,8 +284,20 @@ impl Site {
 
     /// All limits in force on a container, read from the kernel.
     pub(super) fn in_force(&self, container: &Container) -> Result<Limits> {
+        let quota = self.platform.disk.quota(&self.name).transpose()?;
+        self.in_force_with(container, quota)
+    }
+
+    /// [`Self::in_force`] for who knows the quota, if there is or was one.
+    pub(super) fn in_force_with(
+        &self,
+        container: &Container,
+        quota: Option<Quota>,
+    ) -> Result<Limits> {
         let mut limits = container.limits()?;
-        self.platform.disk.add_in_force(&self.name, &mut limits)?;
+        if let Some(quota) = quota {
+            limits.set(LimitKey::Disk, quota.limit);
+        }
         Ok(limits)
     }
 

@@ -122,6 +122,7 @@ impl Site {
         let Some(container) = container else {
             return view;
         };
+        let mut disk_bytes = None;
         if full {
             view["init_pid"] = json!(container.record.pid);
             view["uid"] = json!(shim::protocol::Ids::from(container.record.ids).host_uid());
@@ -129,7 +130,12 @@ impl Site {
             view["last_start"] =
                 json!({"start_ms": container.phases.total, "phases": &*container.phases});
             view["ready_at"] = json!(container.record.ready_at);
-            match self.in_force(&container) {
+            let quota = self.platform.disk.quota(&self.name).transpose();
+            let limits = quota.and_then(|quota| {
+                disk_bytes = quota.map(|quota| quota.used);
+                self.in_force_with(&container, quota)
+            });
+            match limits {
                 Ok(mut limits) => {
                     // No control group shows it.
                     let class = self.lock().effective_limits(&self.platform.config.limits);
@@ -162,8 +168,8 @@ impl Site {
                 view["usage"]["memory_reclaims"] = json!(container.group.limit_hits().memory);
                 view["usage"]["egress_dropped_packets"] = json!(container.egress_dropped());
             }
-            if full && let Some(Ok(quota)) = self.platform.disk.quota(&self.name) {
-                view["usage"]["disk_bytes"] = json!(quota.used);
+            if let Some(used) = disk_bytes {
+                view["usage"]["disk_bytes"] = json!(used);
             }
         }
         view
