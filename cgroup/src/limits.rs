@@ -180,3 +180,36 @@ pub struct Limits {
     /// Share of the disk under contention, 1 to 10,000, default 100; effective with BFQ or io.cost.
     pub io_weight: Setting<u64>,
 }
+
+impl Limits {
+    /// These, and `found` where they say nothing: what is in force after a change, as it was read back, from what was.
+    #[must_use]
+    pub fn over(mut self, found: &Self) -> Self {
+        fn keep<T: Copy>(own: &mut Setting<T>, found: Setting<T>) {
+            if own.is_keep() {
+                *own = found;
+            }
+        }
+        keep(&mut self.cpu, found.cpu);
+        keep(&mut self.cpu_weight, found.cpu_weight);
+        keep(&mut self.cpu_idle, found.cpu_idle);
+        keep(&mut self.memory_max, found.memory_max);
+        keep(&mut self.memory_high, found.memory_high);
+        keep(&mut self.memory_min, found.memory_min);
+        keep(&mut self.swap_max, found.swap_max);
+        keep(&mut self.pids_max, found.pids_max);
+        keep(&mut self.io_weight, found.io_weight);
+        for disk in &found.io {
+            match self.io.iter_mut().find(|own| own.device == disk.device) {
+                Some(own) => {
+                    keep(&mut own.read_bps, disk.read_bps);
+                    keep(&mut own.write_bps, disk.write_bps);
+                    keep(&mut own.read_iops, disk.read_iops);
+                    keep(&mut own.write_iops, disk.write_iops);
+                }
+                None => self.io.push(*disk),
+            }
+        }
+        self
+    }
+}

@@ -120,8 +120,8 @@ pub(crate) struct Done<'w, 'a> {
     written: usize,
 }
 
-/// Opens and reads every file, then writes them in order; undoes everything at the first failure. A `new` group's files
-/// are neither read nor undone.
+/// Opens and reads every file, then writes, in order, those that say something else; undoes everything at the first
+/// failure. A `new` group's files are neither read nor undone.
 pub(crate) fn write_all<'w, 'a>(
     writes: &'w [Write<'a>],
     at: &str,
@@ -138,6 +138,9 @@ pub(crate) fn write_all<'w, 'a>(
             true => None,
             false => Some(read_all(&fd).map_err(|e| write.dir.error("read", write.file, e))?),
         };
+        if old.as_ref().map(|old| write.undo.text(old)).as_ref() == Some(&write.text) {
+            continue;
+        }
         ready.push(Ready { write, fd, old });
     }
     let mut done = Done { ready, written: 0 };

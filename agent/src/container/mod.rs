@@ -16,8 +16,7 @@ mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -85,8 +84,8 @@ pub struct Container {
     /// The host's end of its link.
     host: Weak<netns::Host>,
     method: netns::Method,
-    /// Whether its egress may be limited.
-    shaped: AtomicBool,
+    /// The rates of its link as they were last seen or set; None as long as nobody has looked.
+    link: Mutex<Option<netns::Shape>>,
     /// Commands that operators run in it now.
     sessions: Arc<()>,
     /// When its keeper and stop tasks have to look again.
@@ -120,8 +119,7 @@ impl Container {
             home: platform.home.clone(),
             host: Arc::downgrade(&platform.host),
             method: platform.method,
-            // Found out when it is looked at.
-            shaped: AtomicBool::new(true),
+            link: Mutex::default(),
             sessions: Arc::default(),
             since: began,
         }
@@ -151,7 +149,7 @@ impl Container {
             home: self.home.clone(),
             host: self.host.clone(),
             method: self.method,
-            shaped: AtomicBool::new(true),
+            link: Mutex::default(),
             sessions: self.sessions.clone(),
             since: self.since,
         })

@@ -1,7 +1,7 @@
 //! A container's network traffic: what it may carry and what it has carried.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use netns::{Namespace, Shape};
@@ -56,7 +56,12 @@ impl Container {
 
     /// All limits in force, read from the kernel.
     pub fn limits(&self) -> Result<Limits> {
-        let mut limits = in_force(&self.group.read()?);
+        self.limits_with(&self.group.read()?)
+    }
+
+    /// [`Self::limits`] for who has read its control group.
+    pub fn limits_with(&self, group: &cgroup::Limits) -> Result<Limits> {
+        let mut limits = in_force(group);
         let Shape { egress, ingress } = self.traffic()?;
         limits.set(LimitKey::Egress, egress);
         limits.set(LimitKey::Ingress, ingress);
@@ -65,7 +70,7 @@ impl Container {
 
     /// What its link carries otherwise than `limits` say.
     pub fn traffic_drift(&self, limits: &Limits) -> Result<Vec<Drift>> {
-        let (wanted, found) = (shape(limits), self.traffic()?);
+        let (wanted, found) = (shape(limits), self.ask_traffic()?);
         let show = |key: LimitKey, rate: Option<u64>| {
             rate.map_or_else(|| "max".to_owned(), |rate| key.show(rate))
         };
@@ -100,31 +105,51 @@ impl Container {
         })
     }
 
+    /// The rates of its link. A link known to have none is not asked: that takes as long as to read all the limits of the
+    /// control groups three times, and what somebody else puts on it is found as drift.
     fn traffic(&self) -> Result<Shape> {
-        match (self.record.address, self.host.upgrade()) {
-            (Some(_), Some(host)) => Ok(host.shape_of(&self.namespace, self.record.slot)?),
-            _ => Ok(Shape::default()),
+        let known = *self.link();
+        match known {
+            Some(shape) if shape == Shape::default() => Ok(shape),
+            _ => self.ask_traffic(),
         }
+    }
+
+    fn ask_traffic(&self) -> Result<Shape> {
+        let found = match (self.record.address, self.host.upgrade()) {
+            (Some(_), Some(host)) => host.shape_of(&self.namespace, self.record.slot)?,
+            _ => Shape::default(),
+        };
+        *self.link() = Some(found);
+        Ok(found)
     }
 
     fn put_traffic(&self, wanted: Shape) -> Result<()> {
         self.record.address.with_context(no_link)?;
         let host = self.host.upgrade().context("the agent is ending")?;
+        // Whatever comes of it.
+        *self.link() = None;
         host.shape(&self.namespace, self.record.slot, wanted)?;
-        self.shaped.store(true, Ordering::Relaxed);
+        *self.link() = Some(wanted);
         Ok(())
     }
 
     /// Packets dropped at its egress limit; nothing where it has none, which costs nothing to find out again.
     pub fn egress_dropped(&self) -> Option<u64> {
         self.record.address?;
-        if !self.shaped.load(Ordering::Relaxed) {
+        let known = *self.link();
+        if known.is_some_and(|shape| shape.egress.is_none()) {
             return None;
         }
         let dropped = self.host.upgrade()?.egress_dropped(&self.namespace).ok()?;
         if dropped.is_none() {
-            self.shaped.store(false, Ordering::Relaxed);
+            // It may have lost its limit, and what else there is is not known.
+            self.ask_traffic().ok()?;
         }
         dropped
+    }
+
+    fn link(&self) -> MutexGuard<'_, Option<Shape>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

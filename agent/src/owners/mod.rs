@@ -142,7 +142,13 @@ impl Owners {
 
     /// Puts limits of a site in force, with its owner's budget and division; from then on changes of these reach it.
     /// `new` says that the group has just been made: before anything runs in it, the budget is on the group above it.
-    pub fn enforce(&self, group: &Arc<Group>, limits: &cgroup::Limits, new: bool) -> Result<()> {
+    /// Answers what was read back, for what was asked.
+    pub fn enforce(
+        &self,
+        group: &Arc<Group>,
+        limits: &cgroup::Limits,
+        new: bool,
+    ) -> Result<cgroup::Limits> {
         let (owner, vhost) = owner_and_site(group)?;
         let owner = self.owner(owner);
         let mut state = owner.lock();
@@ -164,16 +170,17 @@ impl Owners {
         let bound = state.bind(&self.tree, &owner.name);
         if new {
             bound?;
-            state.join(vhost, group, limits, new)?;
-        } else {
-            state.join(vhost, group, limits, new)?;
-            // On cgroup v1 the group above cannot be given less than this site had until now.
-            if bound.is_err() {
-                state.bind(&self.tree, &owner.name)?;
-            }
+            let got = state.join(vhost, group, limits, new)?;
+            self.lend(&owner, &mut state);
+            return Ok(got);
+        }
+        let got = state.join(vhost, group, limits, new)?;
+        // On cgroup v1 the group above cannot be given less than this site had until now.
+        if bound.is_err() {
+            state.bind(&self.tree, &owner.name)?;
         }
         self.lend(&owner, &mut state);
-        Ok(())
+        Ok(got)
     }
 
     /// A site's cgroup is gone.

@@ -103,14 +103,14 @@ impl State {
         Own { cpu, weight, idle }
     }
 
-    /// A site's limits, new or changed.
+    /// A site's limits, new or changed. Answers what was read back, for what was asked.
     pub(super) fn join(
         &mut self,
         vhost: &str,
         group: &Arc<Group>,
         limits: &Limits,
         new: bool,
-    ) -> Result<()> {
+    ) -> Result<Limits> {
         let name: Arc<str> = vhost.into();
         let own = Own::of(limits);
         let before = self
@@ -158,15 +158,18 @@ impl State {
         } else {
             group.apply(&wanted)
         };
-        if let Err(error) = done {
-            match (before, self.live.get_mut(&name)) {
-                (Some((own, told, asked)), Some(live)) => {
-                    (live.own, live.told, live.asked) = (own, told, asked);
+        let got = match done {
+            Ok(got) => got,
+            Err(error) => {
+                match (before, self.live.get_mut(&name)) {
+                    (Some((own, told, asked)), Some(live)) => {
+                        (live.own, live.told, live.asked) = (own, told, asked);
+                    }
+                    _ => drop(self.live.remove(&name)),
                 }
-                _ => drop(self.live.remove(&name)),
+                return Err(error.into());
             }
-            return Err(error.into());
-        }
+        };
         if let Some(live) = self.live.get_mut(&name) {
             live.told = target;
             live.asked = wanted;
@@ -175,7 +178,7 @@ impl State {
         if let Err(error) = self.rebalance(|_, _| true) {
             tracing::error!("{error:#}");
         }
-        Ok(())
+        Ok(got)
     }
 
     /// A site's group is gone.

@@ -39,7 +39,7 @@ impl Site {
             return Ok((found, super::view::shown(&self.in_force(&container)?)));
         }
         self.platform.owners.doubt(&container.group)?;
-        let in_force = self.enforce(&container, &wanted, BelowUse::Enforce).await?;
+        let (_, in_force) = self.enforce(&container, &wanted, BelowUse::Enforce).await?;
         let left = self.platform.owners.drift(&container.group)?;
         if let Some(drift) = left.first() {
             anyhow::bail!(

@@ -80,6 +80,20 @@ fn lift_others(wanted: &mut cgroup::Limits, found: &cgroup::Limits) {
     }
 }
 
+/// Whether the kernel may have to take memory back before it can say yes: that takes as long as it takes.
+fn takes_memory(wanted: &cgroup::Limits, found: &cgroup::Limits) -> bool {
+    let all = [
+        (wanted.memory_max, found.memory_max),
+        (wanted.memory_high, found.memory_high),
+        (wanted.swap_max, found.swap_max),
+    ];
+    all.into_iter()
+        .any(|(wanted, found)| match (wanted.value(), found.value()) {
+            (Some(wanted), Some(found)) => wanted < found,
+            (wanted, _) => wanted.is_some(),
+        })
+}
+
 impl Site {
     /// Changes limits: on the running container first, read back, then on disk.
     pub(crate) async fn set_limits(self: &Arc<Self>, ask: &Ask) -> Result<Changed> {
@@ -218,8 +232,7 @@ impl Site {
             self.limit_disk(new, BelowUse::Refuse).await?;
             return Ok((Limits::diff(old, new), new.clone()));
         };
-        let before = self.in_force(&container)?;
-        let mut after = self.enforce(&container, new, BelowUse::Refuse).await?;
+        let (before, mut after) = self.enforce(&container, new, BelowUse::Refuse).await?;
         let mut changes = Limits::diff(&before, &after);
         // No control group shows it.
         after.set(LimitKey::Class, new.get(LimitKey::Class));
@@ -318,37 +331,48 @@ impl Site {
         disk::limit(&self.platform, &self.name, tree, limits, below_use).await
     }
 
+    /// Puts limits in force on a running container; all that were and all that are now, as the kernel says.
+    ///
+    /// Control groups are written on this thread: to wake another takes longer than they do, and with all processors busy
+    /// ten times longer. Only where memory may have to be taken from the site, what else this thread has to do is handed on.
     pub(super) async fn enforce(
         self: &Arc<Self>,
         container: &Arc<Container>,
         limits: &Limits,
         below_use: BelowUse,
-    ) -> Result<Limits> {
+    ) -> Result<(Limits, Limits)> {
         let found = container.group.read()?;
         let disk = self.disk(limits, !found.io.is_empty()).await?;
-        let before = self.limit_disk(limits, below_use).await?;
-        let (site, container, all) = (self.clone(), container.clone(), limits.clone());
-        let work = move || -> Result<Limits> {
-            let platform = &site.platform;
-            let mut wanted = translate(&all, disk.as_ref().map(AsFd::as_fd), true)?;
-            lift_others(&mut wanted, &found);
-            container.limit_traffic(&all, || {
-                platform.owners.enforce(&container.group, &wanted, false)
+        let quota = self.limit_disk(limits, below_use).await?;
+        let mut wanted = translate(limits, disk.as_ref().map(AsFd::as_fd), true)?;
+        lift_others(&mut wanted, &found);
+        let takes_memory = takes_memory(&wanted, &found);
+        let write = || -> Result<(Limits, Limits)> {
+            let before = container.limits_with(&found)?;
+            let got = container.limit_traffic(limits, || {
+                let owners = &self.platform.owners;
+                owners.enforce(&container.group, &wanted, false)
             })?;
-            if platform.promises.ever() {
-                site.order_for_oom_now(&container);
+            if self.platform.promises.ever() {
+                self.order_for_oom_now(container);
             }
-            site.in_force(&container)
+            let mut after = container.limits_with(&got.over(&found))?;
+            let quota = self.platform.disk.quota(&self.name).transpose()?;
+            after.set(LimitKey::Disk, quota.and_then(|quota| quota.limit));
+            Ok((before, after))
         };
-        let done = tokio::task::spawn_blocking(work)
-            .await
-            .context("the task that writes the limits failed")?;
-        if done.is_err() && before != limits.disk().and_then(|disk| disk.finite()) {
+        let done = match takes_memory {
+            true => tokio::task::block_in_place(write),
+            false => write(),
+        };
+        if done.is_err() && quota != limits.disk().and_then(|disk| disk.finite()) {
             let mut old = Limits::default();
-            old.set(LimitKey::Disk, before);
+            old.set(LimitKey::Disk, quota);
             self.limit_disk(&old, BelowUse::Enforce).await?;
         }
-        done
+        let (mut before, after) = done?;
+        before.set(LimitKey::Disk, quota);
+        Ok((before, after))
     }
 
     /// The documents, for the disk they are on: their storage is asked only where an I/O limit is or was set.

@@ -70,8 +70,7 @@ impl Site {
         let new = defined.merge(&kept.overrides_at(now));
         let changes = match container {
             Some(container) => {
-                let before = self.in_force(&container)?;
-                let after = self.enforce(&container, &new, BelowUse::Enforce).await?;
+                let (before, after) = self.enforce(&container, &new, BelowUse::Enforce).await?;
                 Limits::diff(&before, &after)
             }
             None => {
