@@ -22,7 +22,7 @@ use crate::disk::Projects;
 use crate::events::Events;
 use crate::owner_groups::OwnerGroups;
 use crate::owners::{Defaults, Owners};
-use crate::promises::{Change, Promise, Promises};
+use crate::promises::Promises;
 use crate::readiness::Readiness;
 use crate::reverts::Reverts;
 use crate::seeing::Live;
@@ -325,28 +325,6 @@ impl Platform {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(device, false);
-    }
-
-    /// Promises it to a site if its owner's budget and this host allow it; else says why not. `dry_run` only asks. What
-    /// changes has to be told to [`Owners::keep_promises`].
-    pub fn admit(
-        &self,
-        site: &str,
-        owner: &str,
-        promise: Promise,
-        dry_run: bool,
-    ) -> Result<Change, String> {
-        if self.promises.is_known(site, owner, promise) {
-            return Ok(Change::default());
-        }
-        self.owners.within_budget(owner, site, promise)?;
-        match dry_run {
-            true => {
-                self.promises.check(site, promise)?;
-                Ok(Change::default())
-            }
-            false => self.promises.admit(site, owner, promise),
-        }
     }
 
     /// Waits until one more start may be under way.

@@ -72,7 +72,6 @@ pub(super) async fn set_budget(
     }
     let defined = server.registry.sites_of(owner).len() as u64;
     let platform = server.registry.platform();
-    let (promises, name) = (platform.promises.clone(), owner.to_owned());
     let configured = platform.owners.configured(owner);
     let change = move |own: &Account, _: &Account| {
         let mut new = own.clone();
@@ -85,26 +84,6 @@ pub(super) async fn set_budget(
                 "{defined} sites are defined, {} more than {most}; remove some first",
                 defined - most.raw()
             );
-        }
-        let promised = promises.standing(&name).promise;
-        let less = |budget: Option<u64>, promised: u64| budget.is_some_and(|most| most < promised);
-        let (cpu, memory) = (
-            budget.cpu.and_then(Cpu::permyriad),
-            budget.memory.and_then(|memory| memory.finite()),
-        );
-        for (what, most, promised) in [
-            ("CPU", cpu, promised.cpu),
-            ("memory", memory, promised.memory),
-        ] {
-            if less(most, promised) {
-                let show = |raw| crate::promises::shown(what, raw);
-                anyhow::bail!(
-                    "its sites are promised {} {what}, {} more than {}; promise them less first",
-                    show(promised),
-                    show(promised - most.unwrap_or(0)),
-                    show(most.unwrap_or(0))
-                );
-            }
         }
         Ok(new)
     };

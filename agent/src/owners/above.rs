@@ -9,6 +9,7 @@ use super::live::{Live, limit};
 use super::state::State;
 use super::{Awake, Overview};
 use crate::config::units::Bytes;
+use crate::promises::Standing;
 
 #[derive(Debug)]
 pub(super) struct Above {
@@ -24,25 +25,29 @@ impl State {
     }
 
     /// Looks at the group of an owner of whom nothing is known: the last agent may have put a budget on it that nobody sets
-    /// any more.
+    /// any more, or kept promises with it that nobody makes.
     pub(super) fn examine(&mut self, tree: &cgroup::Tree, owner: &str) {
-        if self.is_ours() || self.above.is_some() || !self.live.is_empty() {
+        if self.is_told() || !self.live.is_empty() {
             return;
         }
         let Ok(group) = tree.open_group(&[owner]) else {
             return;
         };
-        let limited =
-            |limits: Limits| limits.cpu.value().is_some() || limits.memory_max.value().is_some();
-        if group.read().is_ok_and(limited) {
+        if group.read().is_ok_and(|found| limited(&found)) {
             self.above = Some(Above { group, told: None });
+            self.standing = Some(Standing::default());
         }
+    }
+
+    /// Whether the owner's group has been or will be told something.
+    fn is_told(&self) -> bool {
+        self.is_ours() || self.standing.is_some() || self.above.is_some()
     }
 
     /// Puts the budget on the owner's group, unless it is there. Only where a site's group is below it.
     pub(super) fn bind(&mut self, tree: &cgroup::Tree, owner: &str) -> Result<()> {
         // One that was told something before has to be told that it is over.
-        if !self.is_ours() && self.standing.is_none() && self.above.is_none() {
+        if !self.is_told() {
             return Ok(());
         }
         if self.above.is_none() {
@@ -128,4 +133,14 @@ impl State {
             usage: group.and_then(|group| group.usage().ok()),
         }
     }
+}
+
+/// Whether a group has limits or a rank.
+fn limited(found: &Limits) -> bool {
+    let default = |weight: Setting<u64>| weight.value().is_none_or(|weight| weight == 100);
+    found.cpu.value().is_some()
+        || found.memory_max.value().is_some()
+        || found.memory_min.value().is_some_and(|bytes| bytes > 0)
+        || found.cpu_idle == Setting::To(true)
+        || !default(found.cpu_weight)
 }

@@ -36,6 +36,8 @@ pub struct Owners {
     tree: cgroup::Tree,
     dir: PathBuf,
     promises: Arc<Promises>,
+    /// Held while what all are guaranteed together is summed up and written.
+    keeping: Mutex<()>,
     defaults: Defaults,
     all: Mutex<HashMap<Arc<str>, Arc<Owner>>>,
 }
@@ -103,6 +105,10 @@ impl Owners {
         promises: Arc<Promises>,
     ) -> Result<Self> {
         let mut all = HashMap::new();
+        promises.bind_all(Budget::default().over(&defaults.all).bound());
+        for name in defaults.each.keys() {
+            promises.bind(name, defaults.of(name).bound());
+        }
         let entries =
             std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
         for entry in entries {
@@ -113,12 +119,14 @@ impl Owners {
             let account: Account = persist::read(&path(&dir, name))?.unwrap_or_default();
             let name: Arc<str> = name.into();
             let state = State::new(Some(account), defaults.of(&name));
+            promises.bind(&name, state.account.budget.bound());
             all.insert(name.clone(), Arc::new(Owner::new(&name, state)));
         }
         Ok(Self {
             tree,
             dir,
             promises,
+            keeping: Mutex::default(),
             defaults,
             all: Mutex::new(all),
         })
@@ -158,9 +166,7 @@ impl Owners {
                 state.forget_above();
             }
         }
-        // An earlier agent may have left promises in force that are none any more.
-        let promises = self.promises.ever() || !new;
-        let limits = match promises {
+        let limits = match self.promises.ever() {
             true => &state.stand(&self.promises, &owner.name, vhost, limits, new),
             false => limits,
         };
@@ -232,8 +238,8 @@ impl Owners {
     }
 
     /// Changes what is kept of an owner: `change` sees that and what counts of it with agent.toml's budget, and gives the
-    /// new one or says why not. On disk first, then in force, also for sites that run; if the kernel refuses, all is as it
-    /// was. Answers what counted and what counts now. Blocks.
+    /// new one or says why not. A budget below what its sites are promised is refused. On disk first, then in force, also
+    /// for sites that run; if the kernel refuses, all is as it was. Answers what counted and what counts now. Blocks.
     pub fn change(
         &self,
         name: &str,
@@ -249,9 +255,25 @@ impl Owners {
         };
         let own = change(&before.clone().unwrap_or_default(), &old)?;
         let new = own.over(&self.defaults.of(name));
+        let (bound, bound_before) = (new.budget.bound(), old.budget.bound());
         if dry_run {
-            return Ok((old, new));
+            let possible = self.promises.check_bound(name, bound);
+            return possible.map(|()| (old, new)).map_err(anyhow::Error::msg);
         }
+        // From here on nothing more is promised than before and after allow.
+        let bounded = self.promises.bind_lower(name, bound_before, bound);
+        bounded.map_err(anyhow::Error::msg)?;
+        let done = self.install(&owner, before, own);
+        let counts = if done.is_ok() { bound } else { bound_before };
+        self.keep_promises(&self.promises.bind(name, counts));
+        done?;
+        owner.place.notify_waiters();
+        Ok((old, new))
+    }
+
+    /// Keeps another account of an owner and has it in force.
+    fn install(&self, owner: &Arc<Owner>, before: Option<Account>, own: Account) -> Result<()> {
+        let name = &owner.name;
         let file = path(&self.dir, name);
         persist::write(&file, &own, Durable::Host)?;
         let installed = {
@@ -262,7 +284,7 @@ impl Owners {
             {
                 tracing::error!("owner {name}: cannot go back to the old budget: {error:#}");
             }
-            self.lend(&owner, &mut state);
+            self.lend(owner, &mut state);
             done
         };
         if let Err(error) = installed {
@@ -272,8 +294,7 @@ impl Owners {
             }
             return Err(error);
         }
-        owner.place.notify_waiters();
-        Ok((old, new))
+        Ok(())
     }
 
     /// Has somebody look after an owner who lends and has somebody to lend to.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::units::{Bytes, Count, Cpu, Percent, Unit as _};
+use crate::promises::Bound;
 
 /// The whole, in hundredths of a percent.
 pub const WHOLE: u64 = 10_000;
@@ -47,6 +48,14 @@ impl Budget {
                 .starts
                 .or(defaults.starts)
                 .filter(|starts| starts.finite().is_some()),
+        }
+    }
+
+    /// The most that sites may be promised under it.
+    pub fn bound(&self) -> Bound {
+        Bound {
+            cpu: self.cpu.and_then(Cpu::permyriad),
+            memory: self.memory.and_then(Bytes::finite),
         }
     }
 

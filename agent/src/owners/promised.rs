@@ -26,9 +26,7 @@ impl Owners {
         if change.owners.is_empty() && !change.all {
             return;
         }
-        if let Err(error) = self.keep_memory() {
-            tracing::error!("cannot guarantee memory to all owners together: {error:#}");
-        }
+        self.keep_memory();
         let concerned: Vec<Arc<Owner>> = {
             let all = lock(&self.all);
             let concerned = |name: &Arc<str>| change.all || change.owners.contains(name);
@@ -40,8 +38,7 @@ impl Owners {
             if state.live.is_empty() {
                 continue;
             }
-            let told = state.restand(&self.promises, &owner.name, &self.tree);
-            if let Err(error) = told {
+            for error in state.restand(&self.promises, &owner.name, &self.tree) {
                 tracing::error!(
                     "owner {}: cannot keep what is promised: {error:#}",
                     owner.name
@@ -50,51 +47,28 @@ impl Owners {
         }
     }
 
-    /// Why this promise is more than its owner may use, whatever the host has.
-    pub fn within_budget(&self, owner: &str, site: &str, promise: Promise) -> Result<(), String> {
-        let budget = self.account(owner).budget;
-        let all = self.promises.standing(owner).promise;
-        let (own, show) = (self.promises.of(site), crate::promises::shown);
-        let sum = |all: u64, own: u64, asked: u64| all.saturating_sub(own).saturating_add(asked);
-        let cpu = budget.cpu.and_then(|cpu| cpu.permyriad());
-        let cpu = cpu.map(|most| (most, sum(all.cpu, own.cpu, promise.cpu), promise.cpu));
-        let memory = budget.memory.and_then(|memory| memory.finite());
-        let memory = memory.map(|most| {
-            (
-                most,
-                sum(all.memory, own.memory, promise.memory),
-                promise.memory,
-            )
-        });
-        for (what, figures) in [("CPU", cpu), ("memory", memory)] {
-            let Some((most, sum, asked)) = figures.filter(|(_, _, asked)| *asked > 0) else {
-                continue;
-            };
-            if sum > most {
-                let show = |raw| show(what, raw);
-                return Err(format!(
-                    "the {what} budget of {owner} is {}, and its sites would be promised {} + {} = {}, {} too much",
-                    show(most),
-                    show(sum - asked),
-                    show(asked),
-                    show(sum),
-                    show(sum - most)
-                ));
-            }
+    /// Has the level above the owners guarantee what they are together; also what an earlier agent left there is not any
+    /// more. Blocks.
+    pub fn keep_memory(&self) {
+        if let Err(error) = self.write_memory() {
+            tracing::error!("cannot guarantee memory to all owners together: {error:#}");
         }
-        Ok(())
     }
 
-    /// The level above the owners bounds what they are guaranteed together.
-    fn keep_memory(&self) -> Result<()> {
+    fn write_memory(&self) -> Result<()> {
         if !self.promises.keeps_memory() {
             return Ok(());
         }
-        let limits = Limits {
-            memory_min: Setting::To(self.promises.memory()),
-            ..Limits::default()
-        };
-        self.tree.parent()?.apply(&limits)?;
+        let parent = self.tree.parent()?;
+        // Summed up only now: whoever comes last writes the last sum.
+        let _one_at_a_time = lock(&self.keeping);
+        let bytes = self.promises.memory();
+        if parent.read()?.memory_min.value().unwrap_or(0) != bytes {
+            parent.apply(&Limits {
+                memory_min: Setting::To(bytes),
+                ..Limits::default()
+            })?;
+        }
         Ok(())
     }
 }
@@ -112,26 +86,27 @@ impl State {
         self.standing = Some(promises.standing(owner));
         self.promises = Some(promises.clone());
         let mut limits = limits.clone();
-        let kept = match promises.of(vhost).memory {
-            0 => Setting::Max,
-            bytes => Setting::To(bytes),
-        };
         // Lifted also where it was taken out of the definition.
         if !limits.memory_min.is_keep() || (!new && promises.keeps_memory()) {
-            limits.memory_min = kept;
+            limits.memory_min = match promises.of(vhost).memory {
+                0 => Setting::Max,
+                bytes => Setting::To(bytes),
+            };
         }
         limits
     }
 
+    /// The same for all of an owner's groups that are there. What fails keeps no other from being told; all that failed is
+    /// answered.
     fn restand(
         &mut self,
         promises: &Arc<Promises>,
         owner: &str,
         tree: &cgroup::Tree,
-    ) -> Result<()> {
+    ) -> Vec<anyhow::Error> {
         self.standing = Some(promises.standing(owner));
         self.promises = Some(promises.clone());
-        self.bind(tree, owner)?;
+        let mut failed = Vec::from_iter(self.bind(tree, owner).err());
         for (name, live) in &mut self.live {
             let promise = promises.of(name);
             let before = std::mem::replace(&mut live.promised, promise);
@@ -140,11 +115,16 @@ impl State {
                     memory_min: Setting::To(promise.memory),
                     ..Limits::default()
                 };
-                live.group.apply(&limits)?;
-                live.asked.memory_min = limits.memory_min;
+                match live.group.apply(&limits) {
+                    Ok(_) => live.asked.memory_min = limits.memory_min,
+                    // It is just being removed, and nobody is left in it.
+                    Err(_) if live.group.pids().is_err() => {}
+                    Err(error) => failed.push(error.into()),
+                }
             }
         }
-        self.rebalance(|_, _| true)
+        failed.extend(self.rebalance(|_, _| true).err());
+        failed
     }
 
     /// What a site is promised.

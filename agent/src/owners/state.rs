@@ -193,6 +193,8 @@ impl State {
         self.live.remove(vhost);
         if self.live.is_empty() {
             self.above = None;
+            // Taken over anew by the next.
+            self.standing = None;
         } else if let Err(error) = self.rebalance(|_, _| true) {
             tracing::error!("{error:#}");
         }

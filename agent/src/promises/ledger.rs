@@ -4,40 +4,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::config::units::{Bytes, Cpu, Unit as _};
+use super::claim::{Bound, Claim, Promise};
+use crate::config::units::Bytes;
 
 /// The greatest weight among siblings, that of an owner who is promised the whole host.
 const WEIGHTS: u64 = 10_000;
-
-/// What one site, or all sites of somebody, are promised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Promise {
-    /// Hundredths of a percent of a core.
-    pub cpu: u64,
-    /// Bytes.
-    pub memory: u64,
-}
-
-impl Promise {
-    /// Whether there is none.
-    pub fn is_none(self) -> bool {
-        self == Self::default()
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_add(other.cpu),
-            memory: self.memory.saturating_add(other.memory),
-        }
-    }
-
-    fn minus(self, other: Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_sub(other.cpu),
-            memory: self.memory.saturating_sub(other.memory),
-        }
-    }
-}
 
 /// What there is to be promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +50,7 @@ pub struct Change {
 #[derive(Debug)]
 struct Entry {
     owner: Arc<str>,
-    promise: Promise,
+    claim: Claim,
     kept: bool,
 }
 
@@ -88,19 +59,24 @@ struct Entry {
 pub struct Ledger {
     offer: Offer,
     sites: HashMap<Arc<str>, Entry>,
-    owners: HashMap<Arc<str>, Promise>,
-    sum: Promise,
+    owners: HashMap<Arc<str>, Claim>,
+    sum: Claim,
+    /// Of owners without one of their own.
+    bound: Bound,
+    bounds: HashMap<Arc<str>, Bound>,
     unkept: BTreeSet<Arc<str>>,
 }
 
 impl Ledger {
-    /// With nothing promised.
+    /// With nothing promised, and no owner bound.
     pub fn new(offer: Offer) -> Self {
         Self {
             offer,
             sites: HashMap::new(),
             owners: HashMap::new(),
-            sum: Promise::default(),
+            sum: Claim::default(),
+            bound: Bound::default(),
+            bounds: HashMap::new(),
             unkept: BTreeSet::new(),
         }
     }
@@ -112,7 +88,12 @@ impl Ledger {
 
     /// What all are promised.
     pub fn sum(&self) -> Promise {
-        self.sum
+        self.sum.promise
+    }
+
+    /// What all are promised, now or later.
+    pub fn room(&self) -> Promise {
+        self.sum.room
     }
 
     /// How many sites are promised something.
@@ -122,17 +103,21 @@ impl Ledger {
 
     /// What a site is promised.
     pub fn kept(&self, site: &str) -> Promise {
+        self.claimed(site, |_| true).promise
+    }
+
+    fn claimed(&self, site: &str, of: impl Fn(&str) -> bool) -> Claim {
         match self.sites.get(site) {
-            Some(entry) if entry.kept => entry.promise,
-            _ => Promise::default(),
+            Some(entry) if entry.kept && of(&entry.owner) => entry.claim,
+            _ => Claim::default(),
         }
     }
 
     /// What a site of this owner has asked for, be it kept or not.
-    pub fn asked(&self, site: &str, owner: &str) -> Promise {
+    pub fn asked(&self, site: &str, owner: &str) -> Claim {
         match self.sites.get(site) {
-            Some(entry) if &*entry.owner == owner => entry.promise,
-            _ => Promise::default(),
+            Some(entry) if &*entry.owner == owner => entry.claim,
+            _ => Claim::default(),
         }
     }
 
@@ -140,94 +125,158 @@ impl Ledger {
     pub fn unkept(&self) -> Vec<(Arc<str>, String)> {
         let why = |site: &Arc<str>| {
             let entry = self.sites.get(site)?;
-            Some((site.clone(), self.check(site, entry.promise).err()?))
+            let why = self.check(site, &entry.owner, entry.claim).err()?;
+            Some((site.clone(), why))
         };
         self.unkept.iter().filter_map(why).collect()
     }
 
     /// How an owner stands among the others.
     pub fn standing(&self, owner: &str) -> Standing {
-        let promise = self.owners.get(owner).copied().unwrap_or_default();
+        let promise = self.of_owner(owner).promise;
         Standing {
-            contended: self.sum.cpu > 0,
+            contended: self.sum.promise.cpu > 0,
             promise,
             weight: weight(promise.cpu, self.offer.cpu),
         }
     }
 
-    /// Whether there is room for a promise to this site instead of the one it has; if not, the arithmetic.
-    pub fn check(&self, site: &str, promise: Promise) -> Result<(), String> {
-        let others = self.sum.minus(self.kept(site));
-        let offer = self.offer;
-        if promise.memory > 0 && !offer.guarantees_memory {
+    fn of_owner(&self, owner: &str) -> Claim {
+        self.owners.get(owner).copied().unwrap_or_default()
+    }
+
+    /// Binds everybody who is not bound otherwise. Only while nothing is promised.
+    pub fn bind_all(&mut self, bound: Bound) {
+        self.bound = bound;
+    }
+
+    /// Whether an owner's sites are promised no more than that; if they are, the arithmetic.
+    pub fn check_bound(&self, owner: &str, bound: Bound) -> Result<(), String> {
+        let Some((what, most, sum)) = bound.exceeded(self.of_owner(owner).room) else {
+            return Ok(());
+        };
+        let show = |raw| super::shown(what, raw);
+        Err(format!(
+            "its sites are promised {} {what}, {} more than {}; promise them less first",
+            show(sum),
+            show(sum - most),
+            show(most)
+        ))
+    }
+
+    /// Binds an owner; what is promised already stays.
+    pub fn bind(&mut self, owner: &str, bound: Bound) -> Change {
+        if bound == self.bound {
+            self.bounds.remove(owner);
+        } else {
+            self.bounds.insert(owner.into(), bound);
+        }
+        let mut change = Change::default();
+        let before = self.sum.promise.cpu > 0;
+        self.keep_more(&mut change);
+        change.all = before != (self.sum.promise.cpu > 0);
+        change
+    }
+
+    /// Whether there is room for a promise to this site instead of the one it has, on this host and in its owner's budget;
+    /// if not, the arithmetic.
+    pub fn check(&self, site: &str, owner: &str, claim: Claim) -> Result<(), String> {
+        let (asked, offer) = (claim.room, self.offer);
+        if asked.memory > 0 && !offer.guarantees_memory {
             return Err(format!(
                 "memory_min = {} cannot be promised on this host: its memory controller is cgroup v1, which has no \
                  guarantee (its soft limit is a wish); leave memory_min out, or boot with \
                  systemd.unified_cgroup_hierarchy=1",
-                Bytes(promise.memory)
+                Bytes(asked.memory)
             ));
         }
-        if promise.cpu > 0 {
-            let show = |raw| Cpu::from_raw(raw).to_string();
-            fits(
-                "CPU",
-                promise.cpu,
-                others.cpu,
-                (offer.cpu, offer.cpu_reserve),
-                &show,
-            )?;
+        self.check_budget(site, owner, asked)?;
+        let others = self.sum.minus(self.claimed(site, |_| true)).room;
+        if asked.cpu > 0 {
+            let there = (offer.cpu, offer.cpu_reserve);
+            fits("CPU", asked.cpu, others.cpu, there)?;
         }
-        if promise.memory > 0 {
-            let show = |raw| Bytes(raw).to_string();
+        if asked.memory > 0 {
             let there = (offer.memory, offer.memory_reserve);
-            fits("memory", promise.memory, others.memory, there, &show)?;
+            fits("memory", asked.memory, others.memory, there)?;
         }
         Ok(())
     }
 
+    /// A site that another owner had takes nothing of its new owner's with it.
+    fn check_budget(&self, site: &str, owner: &str, asked: Promise) -> Result<(), String> {
+        let old = self.claimed(site, |of| of == owner);
+        let others = self.of_owner(owner).minus(old).room;
+        let bound = self.bounds.get(owner).copied().unwrap_or(self.bound);
+        // What is not asked for is nothing that could be too much.
+        let bound = Bound {
+            cpu: bound.cpu.filter(|_| asked.cpu > 0),
+            memory: bound.memory.filter(|_| asked.memory > 0),
+        };
+        let Some((what, most, sum)) = bound.exceeded(others.plus(asked)) else {
+            return Ok(());
+        };
+        let (show, asked) = (
+            |raw| super::shown(what, raw),
+            if what == "CPU" {
+                asked.cpu
+            } else {
+                asked.memory
+            },
+        );
+        Err(format!(
+            "the {what} budget of {owner} is {}, and its sites would be promised {} + {} = {}, {} too much",
+            show(most),
+            show(sum - asked),
+            show(asked),
+            show(sum),
+            show(sum - most)
+        ))
+    }
+
     /// Promises it, or says why not and changes nothing.
-    pub fn admit(&mut self, site: &str, owner: &str, promise: Promise) -> Result<Change, String> {
-        self.check(site, promise)?;
-        Ok(self.place(site, owner, promise))
+    pub fn admit(
+        &mut self,
+        site: &str,
+        owner: &str,
+        claim: impl Into<Claim>,
+    ) -> Result<Change, String> {
+        let claim = claim.into();
+        self.check(site, owner, claim)?;
+        Ok(self.place(site, owner, claim))
     }
 
     /// Promises it if there is room; else the site is promised nothing until there is.
-    pub fn place(&mut self, site: &str, owner: &str, promise: Promise) -> Change {
-        let before = self.sum.cpu > 0;
+    pub fn place(&mut self, site: &str, owner: &str, claim: impl Into<Claim>) -> Change {
+        let claim = claim.into();
+        let before = self.sum.promise.cpu > 0;
         let mut change = Change::default();
         if let Some(old) = self.sites.get(site)
-            && (&*old.owner, old.promise, old.kept) == (owner, promise, true)
+            && (&*old.owner, old.claim, old.kept) == (owner, claim, true)
         {
             return change;
         }
         self.take(site, &mut change);
-        if !promise.is_none() {
-            change.unkept = self.check(site, promise).err();
+        if !claim.is_none() {
+            change.unkept = self.check(site, owner, claim).err();
             let (site, owner): (Arc<str>, Arc<str>) = (site.into(), owner.into());
             if change.unkept.is_none() {
-                self.keep(&owner, promise, &mut change);
+                self.keep(&owner, claim, &mut change);
             } else {
                 self.unkept.insert(site.clone());
             }
             let kept = change.unkept.is_none();
-            self.sites.insert(
-                site,
-                Entry {
-                    owner,
-                    promise,
-                    kept,
-                },
-            );
+            self.sites.insert(site, Entry { owner, claim, kept });
         }
         self.keep_more(&mut change);
-        change.all = before != (self.sum.cpu > 0);
+        change.all = before != (self.sum.promise.cpu > 0);
         change
     }
 
-    fn keep(&mut self, owner: &Arc<str>, promise: Promise, change: &mut Change) {
+    fn keep(&mut self, owner: &Arc<str>, claim: Claim, change: &mut Change) {
         let all = self.owners.entry(owner.clone()).or_default();
-        *all = all.plus(promise);
-        self.sum = self.sum.plus(promise);
+        *all = all.plus(claim);
+        self.sum = self.sum.plus(claim);
         change.owners.insert(owner.clone());
     }
 
@@ -240,9 +289,9 @@ impl Ledger {
             self.unkept.remove(site);
             return;
         }
-        self.sum = self.sum.minus(old.promise);
+        self.sum = self.sum.minus(old.claim);
         if let Some(all) = self.owners.get_mut(&old.owner) {
-            *all = all.minus(old.promise);
+            *all = all.minus(old.claim);
             if all.is_none() {
                 self.owners.remove(&old.owner);
             }
@@ -252,12 +301,12 @@ impl Ledger {
     /// Keeps what there is room for now.
     fn keep_more(&mut self, change: &mut Change) {
         for site in self.unkept.clone() {
-            let Some(entry) = self.sites.get_mut(&site) else {
+            let Some(entry) = self.sites.get(&site) else {
                 continue;
             };
-            let (owner, promise) = (entry.owner.clone(), entry.promise);
-            if self.check(&site, promise).is_ok() {
-                self.keep(&owner, promise, change);
+            let (owner, claim) = (entry.owner.clone(), entry.claim);
+            if self.check(&site, &owner, claim).is_ok() {
+                self.keep(&owner, claim, change);
                 self.unkept.remove(&site);
                 if let Some(entry) = self.sites.get_mut(&site) {
                     entry.kept = true;
@@ -272,18 +321,13 @@ pub fn weight(part: u64, whole: u64) -> u64 {
     (part * WEIGHTS).div_ceil(whole.max(1)).min(WEIGHTS)
 }
 
-fn fits(
-    what: &str,
-    asked: u64,
-    others: u64,
-    (all, reserve): (u64, u64),
-    show: &dyn Fn(u64) -> String,
-) -> Result<(), String> {
+fn fits(what: &str, asked: u64, others: u64, (all, reserve): (u64, u64)) -> Result<(), String> {
     let room = all.saturating_sub(reserve);
     let sum = others.saturating_add(asked);
     if sum <= room {
         return Ok(());
     }
+    let show = |raw| super::shown(what, raw);
     Err(format!(
         "more {what} would be promised than this host has: {} promised to others + {} = {}, and there are {} - {} \
          reserve = {}, {} too much; promise less, or lower [reserve]",

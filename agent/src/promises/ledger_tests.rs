@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use proptest::prelude::*;
 
+use super::claim::*;
 use super::ledger::*;
 
 const GIB: u64 = 1 << 30;

@@ -1,6 +1,7 @@
 //! What sites are promised: CPU time by `class = "guaranteed"`, memory by `memory_min`. Nothing is promised twice: the sum
 //! never exceeds what the host has less the reserve. [`ledger`] is the arithmetic, [`crate::owners`] has the kernel keep it.
 
+mod claim;
 pub mod ledger;
 #[cfg(test)]
 mod ledger_tests;
@@ -15,7 +16,8 @@ use crate::config::definition::LimitKey;
 use crate::config::units::{Bytes, Class, Cpu, Unit as _};
 use crate::config::{Definition, Limits};
 use crate::seeing::host::Host;
-pub use ledger::{Change, Ledger, Offer, Promise, Standing};
+pub use claim::{Bound, Claim, Promise};
+pub use ledger::{Change, Ledger, Offer, Standing};
 
 /// What has been promised on this host.
 #[derive(Debug)]
@@ -49,41 +51,70 @@ impl Promises {
     }
 
     /// Promises it if there is room, instead of what the site was promised before; else says why not, and changes nothing.
-    pub fn admit(&self, site: &str, owner: &str, promise: Promise) -> Result<Change, String> {
-        self.note(promise);
-        self.lock().admit(site, owner, promise)
-    }
-
-    /// Whether the site has asked for just that before, be it kept or not.
-    pub fn is_known(&self, site: &str, owner: &str, promise: Promise) -> bool {
-        match self.ever() {
-            true => self.lock().asked(site, owner) == promise,
-            false => promise.is_none(),
+    /// `dry_run` only asks. What changes has to be told to [`crate::owners::Owners::keep_promises`].
+    pub fn admit(
+        &self,
+        site: &str,
+        owner: &str,
+        claim: Claim,
+        dry_run: bool,
+    ) -> Result<Change, String> {
+        // Most sites are promised nothing before and after.
+        if claim.is_none() && !self.ever() {
+            return Ok(Change::default());
         }
-    }
-
-    /// Whether [`Self::admit`] would.
-    pub fn check(&self, site: &str, promise: Promise) -> Result<(), String> {
-        self.lock().check(site, promise)
+        let mut ledger = self.lock();
+        // What has been asked for before is no news, be it kept or not.
+        if ledger.asked(site, owner) == claim {
+            return Ok(Change::default());
+        }
+        if dry_run {
+            return ledger.check(site, owner, claim).map(|()| Change::default());
+        }
+        self.note(claim);
+        ledger.admit(site, owner, claim)
     }
 
     /// As [`Self::admit`], but a promise that cannot be kept is remembered, and kept once there is room.
-    pub fn place(&self, site: &str, owner: &str, promise: Promise) -> Change {
-        if promise.is_none() && !self.ever() {
+    pub fn place(&self, site: &str, owner: &str, claim: Claim) -> Change {
+        if claim.is_none() && !self.ever() {
             return Change::default();
         }
-        self.note(promise);
-        let change = self.lock().place(site, owner, promise);
+        self.note(claim);
+        let change = self.lock().place(site, owner, claim);
         if let Some(why) = &change.unkept {
             tracing::error!("{site}: {why}; it is treated as best effort");
         }
         change
     }
 
-    fn note(&self, promise: Promise) {
-        if !promise.is_none() {
+    fn note(&self, claim: Claim) {
+        if !claim.is_none() {
             self.ever.store(true, Ordering::Release);
         }
+    }
+
+    /// The most that the sites of everybody without a budget of their own may be promised. Before anything is.
+    pub fn bind_all(&self, bound: Bound) {
+        self.lock().bind_all(bound);
+    }
+
+    /// The most that an owner's sites may be promised together; what they are already stays.
+    pub fn bind(&self, owner: &str, bound: Bound) -> Change {
+        self.lock().bind(owner, bound)
+    }
+
+    /// Whether an owner's sites are promised no more than that; if they are, the arithmetic.
+    pub fn check_bound(&self, owner: &str, bound: Bound) -> Result<(), String> {
+        self.lock().check_bound(owner, bound)
+    }
+
+    /// [`Self::check_bound`] and [`Self::bind`] to no more than that and what counts now, in one.
+    pub fn bind_lower(&self, owner: &str, now: Bound, new: Bound) -> Result<(), String> {
+        let mut ledger = self.lock();
+        ledger.check_bound(owner, new)?;
+        ledger.bind(owner, now.least(new));
+        Ok(())
     }
 
     /// How an owner stands among the others.
@@ -129,7 +160,7 @@ impl Promises {
     /// For the host's status.
     pub fn view(&self) -> Value {
         let ledger = self.lock();
-        let (offer, sum) = (ledger.offer(), ledger.sum());
+        let (offer, sum) = (ledger.offer(), ledger.room());
         let part = |all: u64, reserve: u64, sum: u64, show: &dyn Fn(u64) -> String| {
             json!({
                 "host": show(all),
@@ -169,6 +200,16 @@ impl Promise {
         };
         let memory = limits.memory_min().and_then(Bytes::finite).unwrap_or(0);
         Ok(Self { cpu, memory })
+    }
+}
+
+impl Claim {
+    /// What limits promise, with room for what those that follow them will; an error if they promise nothing definite.
+    pub fn of(now: &Limits, later: impl IntoIterator<Item = Limits>) -> Result<Self, String> {
+        let now = Self::from(Promise::of(now)?);
+        later.into_iter().try_fold(now, |claim, limits| {
+            Ok(claim.and_later(Promise::of(&limits)?))
+        })
     }
 }
 

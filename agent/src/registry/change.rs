@@ -157,7 +157,7 @@ impl Registry {
                     self.place_promise(&definition).await;
                     if let Some(site) = self.site(&definition.name).filter(|site| !site.withdrawn())
                     {
-                        site.redefine(definition).await;
+                        self.redefine(&site, definition).await;
                     }
                 }
                 Change::Removed(definition) => {

@@ -84,6 +84,7 @@ impl Registry {
         let gone = limited.filter(|vhost| !registry.is_defined(vhost));
         registry.forget_disk(gone.collect()).await;
         registry.place_all().await;
+        registry.keep_memory().await;
         registry.take_over(found);
         registry.platform.fill_pool()?;
         Ok(registry)

@@ -7,22 +7,21 @@ use serde_json::{Value, json};
 use super::Registry;
 use crate::api::problem::Problem;
 use crate::config::Definition;
-use crate::promises::{Change, Promise, may_promise};
+use crate::promises::{Change, Claim, may_promise};
 use crate::site::Site;
 
 impl Registry {
     /// What a site is promised under this definition, with what the operator has set since.
-    fn promise_under(&self, definition: &Definition) -> Result<Promise, String> {
+    fn claim_under(&self, definition: &Definition) -> Result<Claim, String> {
         let defaults = &self.platform.config.limits;
         let site = self.site(&definition.name);
-        let limits = match site.filter(|site| !site.withdrawn()) {
-            Some(site) => site.limits_under(definition),
+        match site.filter(|site| !site.withdrawn()) {
+            Some(site) => site.claim_under(definition),
             None if may_promise(definition, [defaults, &Default::default()]) => {
-                definition.limits_over(defaults)
+                Claim::of(&definition.limits_over(defaults), None)
             }
-            None => return Ok(Promise::default()),
-        };
-        Promise::of(&limits)
+            None => Ok(Claim::default()),
+        }
     }
 
     /// At the start: what fits is promised, in the order of the names; the rest is reported and treated as best effort.
@@ -43,21 +42,38 @@ impl Registry {
         }
     }
 
-    /// A definition is in force: so is what it promises, if there is room.
-    pub(super) async fn place_promise(self: &Arc<Self>, definition: &Definition) {
-        let promise = self.promise_under(definition).unwrap_or_else(|error| {
+    /// A definition is about to be in force: so is what it promises, if there is room.
+    pub(super) async fn place_promise(self: &Arc<Self>, definition: &Arc<Definition>) {
+        if let Some(site) = self.site(&definition.name).filter(|site| !site.withdrawn()) {
+            return site.place_promise(Some(definition.clone())).await;
+        }
+        let claim = self.claim_under(definition).unwrap_or_else(|error| {
             tracing::error!("{}: {error}", definition.name);
-            Promise::default()
+            Claim::default()
         });
         let promises = &self.platform.promises;
-        let change = promises.place(&definition.name, &definition.owner, promise);
+        let change = promises.place(&definition.name, &definition.owner, claim);
         self.keep(change).await;
+    }
+
+    /// Carries another definition over to a vhost that has been woken, and what it promises.
+    pub(super) async fn redefine(self: &Arc<Self>, site: &Arc<Site>, definition: Arc<Definition>) {
+        site.redefine(definition).await;
+        // Limits may have been set between the ledger's word and the definition's.
+        site.place_promise(None).await;
     }
 
     /// A definition is gone, and what it promised.
     pub(super) async fn take_promise_back(self: &Arc<Self>, name: &str) {
-        let change = self.platform.promises.place(name, "", Promise::default());
+        let change = self.platform.promises.place(name, "", Claim::default());
         self.keep(change).await;
+    }
+
+    /// Of what the last agent had the kernel guarantee, keeps what still is.
+    pub(super) async fn keep_memory(&self) {
+        let platform = self.platform.clone();
+        // Err: the agent is ending.
+        let _ = tokio::task::spawn_blocking(move || platform.owners.keep_memory()).await;
     }
 
     async fn keep(&self, change: Change) {
@@ -77,12 +93,13 @@ impl Registry {
         dry_run: bool,
     ) -> Result<(), Problem> {
         let name = &definition.name;
-        let promise = self
-            .promise_under(definition)
+        let claim = self
+            .claim_under(definition)
             .map_err(|why| Problem::bad_request(why).about(name))?;
         let change = self
             .platform
-            .admit(name, &definition.owner, promise, dry_run)
+            .promises
+            .admit(name, &definition.owner, claim, dry_run)
             .map_err(|why| Problem::conflict(format!("{name}: {why}")).about(name))?;
         self.keep(change).await;
         Ok(())
@@ -116,13 +133,13 @@ impl Registry {
 
     /// A pattern's vhost has been woken for the first time.
     pub(super) fn place_woken(self: &Arc<Self>, site: &Arc<Site>) {
-        let Ok(promise) = Promise::of(&site.limits()) else {
+        let Ok(claim) = site.claim_under(&site.definition()) else {
             return;
         };
         let change = self
             .platform
             .promises
-            .place(&site.name, &site.owner(), promise);
+            .place(&site.name, &site.owner(), claim);
         self.platform.owners.keep_promises(&change);
     }
 }

@@ -178,7 +178,7 @@ impl Registry {
                 && site.definition() != definition
             {
                 self.place_promise(&definition).await;
-                site.redefine(definition).await;
+                self.redefine(&site, definition).await;
             }
         }
     }

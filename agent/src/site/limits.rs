@@ -14,7 +14,6 @@ use crate::config::{Definition, Limits};
 use crate::container::{Container, documents, translate};
 use crate::disk::{self, BelowUse, Quota};
 use crate::machine::State;
-use crate::promises::{Change, Promise};
 use crate::time::{moment, unix_millis};
 
 /// How long storage may take to say which disk it is on.
@@ -123,14 +122,14 @@ impl Site {
         }
         let defined = definition.limits_over(&self.platform.config.limits);
         let old = defined.merge(&kept.overrides_at(now));
+        let before = kept.claim(&defined, now).unwrap_or_default();
         let mut keep = kept;
         keep.change(&ask.patch, until);
         let new = defined.merge(&keep.overrides_at(now));
         self.check_limits(&definition, &keep, now)?;
-        let promise = Promise::of(&new).map_err(anyhow::Error::msg)?;
-        let before = Promise::of(&old).unwrap_or_default();
+        let claim = keep.claim(&defined, now).map_err(anyhow::Error::msg)?;
         let owner = self.owner();
-        self.promise(&owner, promise, ask.dry_run)
+        self.claim(&owner, claim, ask.dry_run)
             .await
             .with_context(|| format!("cannot set limits of {}", self.name))?;
         let temporary = super::revert::shown(&keep, &defined, now);
@@ -149,7 +148,7 @@ impl Site {
         let (changes, in_force) = match changed {
             Ok(changed) => changed,
             Err(error) => {
-                self.promise_again(&owner, before).await;
+                self.claim_again(&owner, before).await;
                 return Err(error);
             }
         };
@@ -160,7 +159,7 @@ impl Site {
         });
         if let Err(error) = keep.await {
             // What cannot be kept is not promised: back to what was.
-            self.promise_again(&owner, before).await;
+            self.claim_again(&owner, before).await;
             self.enforce_limits_now().await?;
             return Err(error);
         }
@@ -243,28 +242,6 @@ impl Site {
                 .filter(|(key, ..)| matches!(key, LimitKey::Nofile | LimitKey::Class)),
         );
         Ok((changes, after))
-    }
-
-    /// Has the ledger promise it and the kernel keep it, or says why that cannot be.
-    async fn promise(&self, owner: &str, promise: Promise, dry_run: bool) -> Result<()> {
-        let admitted = self.platform.admit(&self.name, owner, promise, dry_run);
-        self.keep(admitted.map_err(anyhow::Error::msg)?).await;
-        Ok(())
-    }
-
-    /// What was promised before a change that has failed, or is once the time of limits is over.
-    pub(super) async fn promise_again(&self, owner: &str, before: Promise) {
-        let change = self.platform.promises.place(&self.name, owner, before);
-        self.keep(change).await;
-    }
-
-    async fn keep(&self, change: Change) {
-        if change != Change::default() {
-            let platform = self.platform.clone();
-            let told = tokio::task::spawn_blocking(move || platform.owners.keep_promises(&change));
-            // Err: the agent is ending.
-            let _ = told.await;
-        }
     }
 
     /// Applies what is in force by definition and operator to the running container, if there is one.

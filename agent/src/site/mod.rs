@@ -13,6 +13,7 @@ mod kept;
 mod limits;
 mod oom;
 mod oom_order;
+mod promise;
 mod revert;
 mod start;
 mod stop;
@@ -37,8 +38,6 @@ use crate::container::{Container, LastExit, Phases};
 use crate::machine::{Action, Event, Machine, Refusal, State, Verdict};
 use crate::persist;
 use crate::platform::Platform;
-use crate::promises::may_promise;
-use crate::time::unix_millis;
 
 pub use account::account_leftover;
 pub use adopt::{Found, Survey, survey, sweep};
@@ -167,25 +166,6 @@ impl Site {
     /// The limits in force for its next start, or for its container.
     pub fn limits(&self) -> Limits {
         self.lock().effective_limits(&self.platform.config.limits)
-    }
-
-    /// The limits that would be in force under this definition.
-    pub(crate) fn limits_under(&self, definition: &Definition) -> Limits {
-        let mut kept = self.lock().kept.clone();
-        kept.follow(definition);
-        definition
-            .limits_over(&self.platform.config.limits)
-            .merge(&kept.overrides_at(unix_millis()))
-    }
-
-    /// Whether its limits may hold a promise.
-    pub(crate) fn may_promise(&self) -> bool {
-        let inner = self.lock();
-        let overrides = inner.kept.overrides_at(unix_millis());
-        may_promise(
-            &inner.definition,
-            [&self.platform.config.limits, &overrides],
-        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -10,7 +10,6 @@ use super::{Kept, Site};
 use crate::config::Limits;
 use crate::config::definition::LimitKey;
 use crate::disk::BelowUse;
-use crate::promises::Promise;
 use crate::time::{moment, unix_millis};
 
 impl Site {
@@ -82,8 +81,10 @@ impl Site {
         };
         self.change_kept(move |kept| kept.temporary.expire(now))
             .await?;
-        let promise = Promise::of(&new).unwrap_or_default();
-        self.promise_again(&self.owner(), promise).await;
+        let mut left = kept;
+        left.temporary.expire(now);
+        let claim = left.claim(&defined, now).unwrap_or_default();
+        self.claim_again(&self.owner(), claim).await;
         if let Some(container) = self.container()
             && self.platform.promises.ever()
         {

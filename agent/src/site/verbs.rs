@@ -27,7 +27,7 @@ enum Now {
 }
 
 /// How long changes of other definitions wait until changed limits of this one are in force.
-const LONGEST_CHANGE: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_CHANGE: Duration = Duration::from_secs(10);
 
 impl Site {
     /// Makes the vhost ready and says where; waits for a start under way.
