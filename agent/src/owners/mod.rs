@@ -14,6 +14,8 @@ pub mod model;
 mod model_tests;
 mod places;
 mod promised;
+#[cfg(test)]
+mod restand_tests;
 mod state;
 
 use std::collections::HashMap;

@@ -98,7 +98,7 @@ impl State {
 
     /// The same for all of an owner's groups that are there. What fails keeps no other from being told; all that failed is
     /// answered.
-    fn restand(
+    pub(super) fn restand(
         &mut self,
         promises: &Arc<Promises>,
         owner: &str,

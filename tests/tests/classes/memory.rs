@@ -105,3 +105,26 @@ fn guaranteed_memory_is_not_reclaimed() {
     assert!(cached(&host, A) < SIZE / 4);
     host.finish();
 }
+
+#[test]
+fn what_is_promised_no_more_when_an_agent_starts_is_not_guaranteed_any_more() {
+    let host = Host::new("");
+    if !is_v2(&host) {
+        harness::skip("cgroup v1 has no memory guarantee");
+        return host.finish();
+    }
+    define(&host, A, "acme", "[limits]\nmemory_min = \"16M\"\n");
+    assert_eq!(host.dispatch(A).status, 200);
+    let groups = ["", "acme", "acme/a.example.com"];
+    let guaranteed = || groups.map(|group| file(&host, group, &["memory.min"]).unwrap());
+    assert_eq!(guaranteed(), [(); 3].map(|()| SIZE.to_string()));
+    host.signal_agent(libc::SIGKILL);
+    let path = host.dir.join("vhosts.d/a.example.com.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("memory_min = \"16M\"", "")).unwrap();
+    host.start();
+    wait_for("nothing is guaranteed", seconds(10), || {
+        guaranteed() == [(); 3].map(|()| "0".to_owned())
+    });
+    host.finish();
+}

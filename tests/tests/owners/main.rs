@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cpu;
+mod promises;
 
 use std::fs;
 use std::path::Path;
