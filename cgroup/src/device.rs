@@ -17,6 +17,11 @@ pub fn block_device_of(fd: impl AsFd) -> Result<Device, Error> {
     whole_disk(device, "the open file")
 }
 
+/// The same for the number of a file system's device, as `stat` answers it.
+pub fn block_device(dev: u64) -> Result<Device, Error> {
+    whole_disk(dev, "a file system")
+}
+
 /// The same for a path.
 pub fn block_device_of_path(path: &Path) -> Result<Device, Error> {
     let shown = path.display().to_string();

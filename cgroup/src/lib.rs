@@ -42,7 +42,7 @@ mod v1;
 mod v2;
 mod validate;
 
-pub use device::{block_device_of, block_device_of_path};
+pub use device::{block_device, block_device_of, block_device_of_path};
 pub use dynmods::DynmodsGuard;
 pub use error::Error;
 pub use group::Group;

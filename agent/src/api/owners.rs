@@ -14,7 +14,7 @@ use super::rights::{Peer, Role};
 use super::server::Server;
 use crate::config::definition::LimitKey;
 use crate::config::units::{Cpu, Percent, Unit as _};
-use crate::owners::{Account, Budget, BudgetChange, Kind, Overview, Split};
+use crate::owners::{Account, Budget, BudgetChange, Kind, Overview, Split, io_budget};
 
 /// 403 for owners that are not the peer's, whether there are such or not.
 fn permitted(peer: &Peer, owner: &str) -> Result<(), Problem> {
@@ -59,10 +59,9 @@ pub(super) async fn set_budget(
     }
     crate::config::host::check_owner(owner).map_err(|e| Problem::bad_request(e.to_string()))?;
     let asked: Map<String, Value> = body::json(content)?;
-    let changes = asked
-        .iter()
+    let changes = flat(asked)
         .map(|(key, value)| {
-            BudgetChange::parse(key, &text(key, value)?).map_err(Problem::bad_request)
+            BudgetChange::parse(&key, &text(&key, &value)?).map_err(Problem::bad_request)
         })
         .collect::<Result<Vec<_>, _>>()?;
     if changes.is_empty() {
@@ -97,6 +96,17 @@ pub(super) async fn set_budget(
         .map(|((key, old), (_, new))| difference(key, old, new))
         .collect();
     finish(server, owner, dry_run, changes).await
+}
+
+/// `{"io": {"read": …}}` as `io.read`, which may be said as well.
+fn flat(asked: Map<String, Value>) -> impl Iterator<Item = (String, Value)> {
+    asked.into_iter().flat_map(|(key, value)| match value {
+        Value::Object(table) if key == "io" => table
+            .into_iter()
+            .map(|(name, value)| (format!("io.{name}"), value))
+            .collect(),
+        value => vec![(key, value)],
+    })
 }
 
 #[derive(Deserialize)]
@@ -273,7 +283,8 @@ fn view(owner: &str, overview: &Overview, defined: &[Arc<str>], configured: &Bud
         "in_force": overview.in_force.as_ref().map(|limits| {
             let limits = crate::container::in_force(limits);
             let shown = |key: LimitKey| limits.get(key).map(|raw| key.show(raw));
-            json!({"cpu": shown(LimitKey::Cpu), "memory": shown(LimitKey::Memory)})
+            let rates = io_budget::KEYS.map(|key| (key, shown(key)));
+            json!({"cpu": shown(LimitKey::Cpu), "memory": shown(LimitKey::Memory), "io": io(rates)})
         }),
         "usage": {
             "sites": defined.len(),
@@ -287,5 +298,28 @@ fn view(owner: &str, overview: &Overview, defined: &[Arc<str>], configured: &Bud
 }
 
 fn budget(budget: &Budget) -> Value {
-    json!({"cpu": budget.cpu, "memory": budget.memory, "sites": budget.sites, "starts": budget.starts})
+    let rates = io_budget::KEYS.into_iter().zip(budget.io.shown());
+    json!({
+        "cpu": budget.cpu,
+        "memory": budget.memory,
+        "io": io(rates),
+        "sites": budget.sites,
+        "starts": budget.starts,
+    })
+}
+
+/// The table of those that are limited; null for none.
+fn io(rates: impl IntoIterator<Item = (LimitKey, Option<String>)>) -> Value {
+    let named = rates.into_iter().filter_map(|(key, value)| {
+        let name = key.name().strip_prefix("io.")?;
+        let value = value?;
+        // Counts are numbers, as in a site's limits.
+        let value = value.parse::<u64>().map_or(Value::from(value), Value::from);
+        Some((name.to_owned(), value))
+    });
+    let table: Map<String, Value> = named.collect();
+    match table.is_empty() {
+        true => Value::Null,
+        false => Value::Object(table),
+    }
 }

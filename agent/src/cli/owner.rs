@@ -25,8 +25,9 @@ pub enum OwnerVerb {
     },
     /// Set what all sites of an owner may use together (operators only)
     ///
-    /// Keys are cpu (percent of one core, or cores), memory, sites (defined, and awake at a time) and starts (under way at a
-    /// time). "max" lifts one, an empty value goes back to what agent.toml says. In force at once, also for sites that run.
+    /// Keys are cpu (percent of one core, or cores), memory, io.read and io.write (bytes per second, on each disk that the
+    /// sites' documents are on; cgroup v2 only), io.read_iops and io.write_iops, sites (defined, and awake at a time) and
+    /// starts (under way at a time). "max" lifts one, an empty value goes back to what agent.toml says. In force at once, also for sites that run.
     Budget {
         /// The owner
         #[arg(value_parser = NonEmptyStringValueParser::new())]
@@ -206,6 +207,7 @@ fn shown(screen: &Screen, owner: &Owner) -> Vec<String> {
             budget("memory"),
             used(usage.memory_bytes.map(units::bytes))
         ),
+        format!("io       {}", io(owner.budget.get("io"))),
         format!(
             "sites    {:<8} {} defined, {} awake",
             budget("sites"),
@@ -266,6 +268,18 @@ fn shown(screen: &Screen, owner: &Owner) -> Vec<String> {
     lines
 }
 
+/// `read 2MB/s, write_iops 200`: on each disk of the sites' documents.
+fn io(budget: Option<&Value>) -> String {
+    let rates = budget.and_then(Value::as_object).into_iter().flatten();
+    let words: Vec<String> = rates
+        .map(|(key, value)| format!("{} {}", text::clean(key), values::show(value)))
+        .collect();
+    match words.is_empty() {
+        true => "max".to_owned(),
+        false => words.join(", "),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -293,10 +307,12 @@ mod tests {
             ("GET /v1/owners/acme".into(), Value::Null)
         );
         assert_eq!(
-            asked("budget acme --dry-run cpu=100% memory=2G sites=20 starts="),
+            asked(
+                "budget acme --dry-run cpu=100% memory=2G io.read=2MB/s io.write= sites=20 starts="
+            ),
             (
                 "PATCH /v1/owners/acme/budget?dry_run=true".into(),
-                json!({"cpu": "100%", "memory": "2G", "sites": "20", "starts": null})
+                json!({"cpu": "100%", "memory": "2G", "io": {"read": "2MB/s", "write": null}, "sites": "20", "starts": null})
             )
         );
         assert_eq!(

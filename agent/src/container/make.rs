@@ -20,6 +20,7 @@ use super::{
 use crate::config::definition::{Listen, Mode, User};
 use crate::config::{Definition, Limits};
 use crate::disk;
+use crate::owners::Disk;
 use crate::packet;
 use crate::platform::Platform;
 use crate::spawner::SpawnError;
@@ -100,7 +101,8 @@ pub async fn make(
         .with_context(|| format!("cannot make the cgroup of {vhost}"))?;
     let group = remains.group.insert(Arc::new(group)).clone();
     let limits = limits::translate(wanted, documents.as_ref().map(|d| d.mount.as_fd()), false)?;
-    platform.owners.enforce(&group, &limits, true)?;
+    let disk = device.map_or(Disk::None, Disk::Of);
+    platform.owners.enforce(&group, &limits, disk, true)?;
     if let Some(address) = address {
         remains.address = Some(address);
         platform.allow(address, &definition.network)?;
@@ -233,6 +235,7 @@ pub async fn make(
         phases: phases.clone(),
         listen: definition.listen.to_string(),
         definition: fingerprint,
+        device: Some(device.unwrap_or(0)),
     };
     let (Some(group), Some(namespace)) = (remains.group.clone(), remains.namespace.clone()) else {
         return Err(anyhow!("its cgroup or namespace is gone").into());

@@ -7,6 +7,7 @@ use shim::protocol::{ExitRecord, ExitStatus, Ids};
 
 use super::Phases;
 use crate::config::{Definition, Limits};
+use crate::owners::Disk;
 
 /// `sites/VHOST/container.json`, written before the requester is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,20 @@ pub struct Record {
     /// [`fingerprint`] of the definition that it was made from.
     #[serde(default)]
     pub definition: u64,
+    /// Device number of its documents' file system, 0 without documents; nothing in records of agents that did not know it.
+    #[serde(default)]
+    pub device: Option<u64>,
+}
+
+impl Record {
+    /// Where its documents are.
+    pub fn disk(&self) -> Disk {
+        match self.device {
+            None => Disk::Unknown,
+            Some(0) => Disk::None,
+            Some(device) => Disk::Of(device),
+        }
+    }
 }
 
 /// [`Ids`] in JSON.

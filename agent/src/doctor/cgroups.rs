@@ -18,6 +18,7 @@ pub(super) fn checks(system: &System, mounts: &[Mount]) -> Vec<Check> {
         v2.and_then(|m| system.read(&m.point.join("cgroup.controllers").to_string_lossy()));
     vec![
         controllers(mounts, available.as_deref()),
+        io_budgets(mounts),
         swap(system, mounts),
         delegation(system),
     ]
@@ -64,6 +65,20 @@ fn controllers(mounts: &[Mount], available: Option<&str>) -> Check {
         return Check::warn(name, format!("v1 with a v2 side: {all}"), advice);
     }
     Check::ok(name, format!("v2: {all}"))
+}
+
+/// What all sites of an owner may read and write together.
+fn io_budgets(mounts: &[Mount]) -> Check {
+    let name = "I/O budgets";
+    let on_v1 = |m: &Mount| m.kind == "cgroup" && m.options.iter().any(|o| o == "blkio");
+    match mounts.iter().any(on_v1) {
+        true => Check::warn(
+            name,
+            "not possible: on cgroup v1 the limits of a group do not hold for the groups below it; each site can be limited",
+            "boot with systemd.unified_cgroup_hierarchy=1 to have io in owners' budgets",
+        ),
+        false => Check::ok(name, "kept by the groups above the sites"),
+    }
 }
 
 fn swap(system: &System, mounts: &[Mount]) -> Check {
@@ -161,6 +176,14 @@ mod tests {
             "no controller for pids"
         );
         assert_eq!(controllers(&[], None).result, Outcome::Fail);
+    }
+
+    #[test]
+    fn budgets_of_io_need_v2() {
+        let checked = io_budgets(&v1(&["cpu,cpuacct", "blkio"]));
+        assert_eq!(checked.result, Outcome::Warn);
+        assert_eq!(io_budgets(&v1(&["cpu,cpuacct"])).result, Outcome::Ok);
+        assert_eq!(io_budgets(&[]).result, Outcome::Ok);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cgroup::{CpuLimit, Group, Limits, Setting};
 
+use super::disks::Disk;
 use super::live::{Live, limit};
 use super::state::State;
 use super::{Awake, Overview};
@@ -22,18 +23,23 @@ impl State {
     /// reported gone.
     pub(super) fn forget_above(&mut self) {
         self.above = None;
+        self.bounded.clear();
     }
 
     /// Looks at the group of an owner of whom nothing is known: the last agent may have put a budget on it that nobody sets
     /// any more, or kept promises with it that nobody makes.
     pub(super) fn examine(&mut self, tree: &cgroup::Tree, owner: &str) {
-        if self.is_told() || !self.live.is_empty() {
+        if self.above.is_some() || !self.live.is_empty() {
             return;
         }
         let Ok(group) = tree.open_group(&[owner]) else {
             return;
         };
-        if group.read().is_ok_and(|found| limited(&found)) {
+        let Ok(found) = group.read() else {
+            return;
+        };
+        self.note_disks(&found);
+        if !self.is_told() && limited(&found) {
             self.above = Some(Above { group, told: None });
             self.standing = Some(Standing::default());
         }
@@ -45,7 +51,13 @@ impl State {
     }
 
     /// Puts the budget on the owner's group, unless it is there. Only where a site's group is below it.
-    pub(super) fn bind(&mut self, tree: &cgroup::Tree, owner: &str) -> Result<()> {
+    /// `joining` is a site that is about to be there, with the disk of its documents.
+    pub(super) fn bind(
+        &mut self,
+        tree: &cgroup::Tree,
+        owner: &str,
+        joining: Option<(&str, Disk)>,
+    ) -> Result<()> {
         // One that was told something before has to be told that it is over.
         if !self.is_told() {
             return Ok(());
@@ -62,13 +74,17 @@ impl State {
         let mut limits = Limits::default();
         self.budget_into(&mut limits);
         self.rank_above(&above.group, &mut limits);
+        let (io, over) = self.io(joining)?;
+        limits.io = io;
         let Some(above) = &mut self.above else {
             return Ok(());
         };
-        if above.told.as_ref() == Some(&limits) {
+        if over.is_empty() && above.told.as_ref() == Some(&limits) {
             return Ok(());
         }
         above.told = None;
+        let told = limits.clone();
+        limits.io.extend(over);
         if let Err(error) = above.group.apply(&limits) {
             // Kernels before 5.14 have no burst; whatever else it was is found again.
             let plain = Limits {
@@ -83,7 +99,8 @@ impl State {
                 .map_err(|_| error)
                 .with_context(|| format!("cannot put the budget of {owner} in force"))?;
         }
-        above.told = Some(limits);
+        self.bounded = told.io.iter().map(|io| io.device).collect();
+        above.told = Some(told);
         Ok(())
     }
 
@@ -141,6 +158,7 @@ fn limited(found: &Limits) -> bool {
     found.cpu.value().is_some()
         || found.memory_max.value().is_some()
         || found.memory_min.value().is_some_and(|bytes| bytes > 0)
+        || !found.io.is_empty()
         || found.cpu_idle == Setting::To(true)
         || !default(found.cpu_weight)
 }

@@ -60,6 +60,9 @@ impl Owners {
         let mut state = owner.lock();
         if let Some(above) = &mut state.above {
             above.told = None;
+            // Somebody may have bounded other disks.
+            let found = above.group.read()?;
+            state.note_disks(&found);
         }
         Ok(())
     }

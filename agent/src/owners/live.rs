@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cgroup::{CpuLimit, DEFAULT_PERIOD_USEC, Group, Limits, Setting};
 
+use super::disks::Disk;
 use super::lend::Meter;
 use crate::promises::Promise;
 
@@ -17,6 +18,8 @@ pub(super) struct Live {
     pub(super) told: Own,
     /// What its group was told beside that; what is in it of the CPU may be older.
     pub(super) asked: Limits,
+    /// Where its documents are.
+    pub(super) disk: Disk,
     /// What it is lent beyond its part.
     pub(super) lent: u64,
     pub(super) meter: Meter,

@@ -5,7 +5,9 @@
 //! [`model`] and [`lend`] decide, [`state`] writes, [`lender`] looks after those who lend.
 
 mod above;
+mod disks;
 mod drift;
+pub mod io_budget;
 mod lend;
 mod lender;
 mod live;
@@ -28,6 +30,7 @@ use tokio::sync::Notify;
 
 use crate::persist::{self, Durable};
 use crate::promises::Promises;
+pub use disks::Disk;
 pub use model::{Account, Budget, BudgetChange, Kind, Split};
 pub use places::StartPlace;
 use state::State;
@@ -41,6 +44,8 @@ pub struct Owners {
     /// Held while what all are guaranteed together is summed up and written.
     keeping: Mutex<()>,
     defaults: Defaults,
+    /// Budgets with something that this host cannot keep.
+    unkept: Vec<String>,
     all: Mutex<HashMap<Arc<str>, Arc<Owner>>>,
 }
 
@@ -103,10 +108,15 @@ impl Owners {
     pub fn load(
         tree: cgroup::Tree,
         dir: PathBuf,
-        defaults: Defaults,
+        mut defaults: Defaults,
         promises: Arc<Promises>,
     ) -> Result<Self> {
         let mut all = HashMap::new();
+        let impossible = disks::impossible(&tree);
+        let mut unkept = match impossible {
+            Some(_) => disks::strip(&mut defaults),
+            None => Vec::new(),
+        };
         promises.bind_all(Budget::default().over(&defaults.all).bound());
         for name in defaults.each.keys() {
             promises.bind(name, defaults.of(name).bound());
@@ -118,7 +128,10 @@ impl Owners {
             let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
                 continue;
             };
-            let account: Account = persist::read(&path(&dir, name))?.unwrap_or_default();
+            let mut account: Account = persist::read(&path(&dir, name))?.unwrap_or_default();
+            if impossible.is_some() && disks::strip_account(&mut account) {
+                unkept.push(format!("the budget of {name}"));
+            }
             let name: Arc<str> = name.into();
             let state = State::new(Some(account), defaults.of(&name));
             promises.bind(&name, state.account.budget.bound());
@@ -130,6 +143,7 @@ impl Owners {
             promises,
             keeping: Mutex::default(),
             defaults,
+            unkept,
             all: Mutex::new(all),
         })
     }
@@ -152,11 +166,12 @@ impl Owners {
 
     /// Puts limits of a site in force, with its owner's budget and division; from then on changes of these reach it.
     /// `new` says that the group has just been made: before anything runs in it, the budget is on the group above it.
-    /// Answers what was read back, for what was asked.
+    /// `disk` is where the site's documents are. Answers what was read back, for what was asked.
     pub fn enforce(
         &self,
         group: &Arc<Group>,
         limits: &cgroup::Limits,
+        disk: Disk,
         new: bool,
     ) -> Result<cgroup::Limits> {
         let (owner, vhost) = owner_and_site(group)?;
@@ -175,17 +190,18 @@ impl Owners {
         if !new {
             state.examine(&self.tree, &owner.name);
         }
-        let bound = state.bind(&self.tree, &owner.name);
+        let joining = Some((vhost, disk));
+        let bound = state.bind(&self.tree, &owner.name, joining);
         if new {
             bound?;
-            let got = state.join(vhost, group, limits, new)?;
+            let got = state.join(vhost, group, limits, disk, new)?;
             self.lend(&owner, &mut state);
             return Ok(got);
         }
-        let got = state.join(vhost, group, limits, new)?;
+        let got = state.join(vhost, group, limits, disk, new)?;
         // On cgroup v1 the group above cannot be given less than this site had until now.
         if bound.is_err() {
-            state.bind(&self.tree, &owner.name)?;
+            state.bind(&self.tree, &owner.name, joining)?;
         }
         self.lend(&owner, &mut state);
         Ok(got)
@@ -257,6 +273,7 @@ impl Owners {
         };
         let own = change(&before.clone().unwrap_or_default(), &old)?;
         let new = own.over(&self.defaults.of(name));
+        self.check_io(&own.budget)?;
         let (bound, bound_before) = (new.budget.bound(), old.budget.bound());
         if dry_run {
             let possible = self.promises.check_bound(name, bound);

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::units::{Bytes, Count, Cpu, Percent, Unit as _};
 use crate::promises::Bound;
 
+use super::io_budget::{IoBudget, IoChange};
+
 /// The whole, in hundredths of a percent.
 pub const WHOLE: u64 = 10_000;
 
@@ -20,6 +22,9 @@ pub struct Budget {
     /// Memory of all sites together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// Reading and writing of all sites together.
+    #[serde(skip_serializing_if = "IoBudget::is_empty")]
+    pub io: IoBudget,
     /// Sites that may be defined, and that may be awake at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sites: Option<Count>,
@@ -40,6 +45,7 @@ impl Budget {
                 .memory
                 .or(defaults.memory)
                 .filter(|memory| memory.finite().is_some()),
+            io: self.io.over(&defaults.io),
             sites: self
                 .sites
                 .or(defaults.sites)
@@ -216,6 +222,8 @@ pub enum BudgetChange {
     Cpu(Option<Cpu>),
     /// `memory`
     Memory(Option<Bytes>),
+    /// `io.read` and its like
+    Io(IoChange),
     /// `sites`
     Sites(Option<Count>),
     /// `starts`
@@ -253,10 +261,18 @@ impl BudgetChange {
                 )),
                 memory => Ok(Self::Memory(memory)),
             },
+            "io.read" => value(text, key, lifted).map(IoChange::Read).map(Self::Io),
+            "io.write" => value(text, key, lifted).map(IoChange::Write).map(Self::Io),
+            "io.read_iops" => counted(value(text, key, lifted)?)
+                .map(IoChange::ReadIops)
+                .map(Self::Io),
+            "io.write_iops" => counted(value(text, key, lifted)?)
+                .map(IoChange::WriteIops)
+                .map(Self::Io),
             "sites" => counted(value(text, key, lifted)?).map(Self::Sites),
             "starts" => counted(value(text, key, lifted)?).map(Self::Starts),
             other => Err(format!(
-                "a budget has no {:?}; it has cpu, memory, sites and starts",
+                "a budget has no {:?}; it has cpu, memory, io.read, io.write, io.read_iops, io.write_iops, sites and starts",
                 crate::config::units::shorten(other)
             )),
         }
@@ -267,6 +283,7 @@ impl BudgetChange {
         match self {
             Self::Cpu(cpu) => budget.cpu = cpu,
             Self::Memory(memory) => budget.memory = memory,
+            Self::Io(change) => change.apply(&mut budget.io),
             Self::Sites(sites) => budget.sites = sites,
             Self::Starts(starts) => budget.starts = starts,
         }
@@ -278,10 +295,15 @@ const LEAST_MEMORY: Bytes = Bytes(4 << 20);
 
 impl Budget {
     /// Keys with their values as people write them.
-    pub fn shown(&self) -> [(&'static str, Option<String>); 4] {
+    pub fn shown(&self) -> [(&'static str, Option<String>); 8] {
+        let [read, write, read_iops, write_iops] = self.io.shown();
         [
             ("cpu", self.cpu.map(|v| v.to_string())),
             ("memory", self.memory.map(|v| v.to_string())),
+            ("io.read", read),
+            ("io.write", write),
+            ("io.read_iops", read_iops),
+            ("io.write_iops", write_iops),
             ("sites", self.sites.map(|v| v.to_string())),
             ("starts", self.starts.map(|v| v.to_string())),
         ]

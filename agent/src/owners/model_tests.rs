@@ -102,13 +102,20 @@ fn budgets_are_read_and_nonsense_is_refused() {
     for (key, value) in [
         ("cpu", "1.5"),
         ("memory", "2G"),
+        ("io.read", "2MB/s"),
+        ("io.write", "8Mbit/s"),
+        ("io.read_iops", "200"),
+        ("io.write_iops", "100"),
         ("sites", "20"),
         ("starts", "4"),
     ] {
         BudgetChange::parse(key, value).unwrap().apply(&mut budget);
     }
     let shown = budget.shown().map(|(_, value)| value.unwrap());
-    assert_eq!(shown, ["150%", "2G", "20", "4"]);
+    assert_eq!(
+        shown,
+        ["150%", "2G", "2MB/s", "1MB/s", "200", "100", "20", "4"]
+    );
     let kept = serde_json::to_string(&budget).unwrap();
     assert_eq!(serde_json::from_str::<Budget>(&kept).unwrap(), budget);
     BudgetChange::parse("memory", "")
@@ -121,6 +128,10 @@ fn budgets_are_read_and_nonsense_is_refused() {
         ("sites", "0"),
         ("starts", "x"),
         ("disk", "1G"),
+        ("io.read", "2M"),
+        ("io.read_iops", "0"),
+        ("io.weight", "100"),
+        ("io", "2MB/s"),
         ("cpu", "-5%"),
     ] {
         assert!(BudgetChange::parse(key, value).is_err(), "{key}={value}");

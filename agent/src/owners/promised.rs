@@ -106,7 +106,7 @@ impl State {
     ) -> Vec<anyhow::Error> {
         self.standing = Some(promises.standing(owner));
         self.promises = Some(promises.clone());
-        let mut failed = Vec::from_iter(self.bind(tree, owner).err());
+        let mut failed = Vec::from_iter(self.bind(tree, owner, None).err());
         for (name, live) in &mut self.live {
             let promise = promises.of(name);
             let before = std::mem::replace(&mut live.promised, promise);

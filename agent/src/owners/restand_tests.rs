@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cgroup::{Hierarchy, Limits, Setting, Tree};
 
+use super::disks::Disk;
 use super::model::Budget;
 use super::state::State;
 use crate::config::agent::Reserve;
@@ -17,7 +18,9 @@ fn a_group_that_cannot_be_told_keeps_no_other_from_being_told() {
     let mut state = State::new(None, Budget::default());
     let groups = ["a", "b"].map(|site| Arc::new(tree.group(&["acme", site]).unwrap()));
     for (site, group) in ["a", "b"].into_iter().zip(&groups) {
-        state.join(site, group, &Limits::default(), true).unwrap();
+        state
+            .join(site, group, &Limits::default(), Disk::None, true)
+            .unwrap();
     }
     let promises = Arc::new(Promises::new(Reserve::default(), false));
     let promise = Promise {

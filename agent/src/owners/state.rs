@@ -1,13 +1,14 @@
 //! One owner's account and awake sites, and the writing of both into control groups. Everything here happens under the
 //! owner's lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use cgroup::{Group, Limits, Setting};
+use cgroup::{Device, Group, Limits, Setting};
 
 use super::above::Above;
+use super::disks::Disk;
 use super::lend::Meter;
 use super::live::{Live, Own, limit};
 use super::model::{Account, Budget, Kind, Part};
@@ -25,6 +26,8 @@ pub(super) struct State {
     pub(super) live: BTreeMap<Arc<str>, Live>,
     /// The owner's group with what it was told; while sites are awake, as it goes when they have gone.
     pub(super) above: Option<Above>,
+    /// Disks of which the owner's group has been told something, also while nobody is awake.
+    pub(super) bounded: BTreeSet<Device>,
     pub(super) starting: u64,
     /// What its sites are promised, among all that are; None as long as there has been no promise.
     pub(super) standing: Option<Standing>,
@@ -109,6 +112,7 @@ impl State {
         vhost: &str,
         group: &Arc<Group>,
         limits: &Limits,
+        disk: Disk,
         new: bool,
     ) -> Result<Limits> {
         let name: Arc<str> = vhost.into();
@@ -138,6 +142,7 @@ impl State {
                 own,
                 told,
                 asked: Limits::default(),
+                disk,
                 lent,
                 meter,
                 promised,
@@ -257,7 +262,7 @@ impl State {
             (_, None) => false,
         };
         self.rebalance(less)?;
-        self.bind(tree, owner)?;
+        self.bind(tree, owner, None)?;
         self.rebalance(|_, _| true)
     }
 

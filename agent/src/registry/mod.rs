@@ -237,6 +237,8 @@ impl Registry {
         let mut all: Vec<Value> = self.definitions().problems().map(show).collect();
         all.extend(self.patterns().problems().map(show));
         all.extend(self.unkept());
+        let budgets = self.platform.owners.problems();
+        all.extend(budgets.map(|(file, why)| json!({"file": file, "message": why})));
         all
     }
 }

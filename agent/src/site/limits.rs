@@ -328,7 +328,8 @@ impl Site {
             let before = container.limits_with(&found)?;
             let got = container.limit_traffic(limits, || {
                 let owners = &self.platform.owners;
-                owners.enforce(&container.group, &wanted, false)
+                let disk = container.record.disk();
+                owners.enforce(&container.group, &wanted, disk, false)
             })?;
             if self.platform.promises.ever() {
                 self.order_for_oom_now(container);

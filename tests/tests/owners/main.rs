@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cpu;
+mod io;
 mod promises;
 
 use std::fs;
@@ -113,7 +114,7 @@ fn owners_divide_and_operators_decide() {
     let view = owner(&host, "acme");
     assert_eq!(
         view["in_force"],
-        json!({"cpu": "60%", "memory": "512M"}),
+        json!({"cpu": "60%", "memory": "512M", "io": null}),
         "{view}"
     );
     for (body, status, says) in [
@@ -178,7 +179,7 @@ fn owners_divide_and_operators_decide() {
     ctl(&host, &["owner", "budget", "acme", "cpu=max", "memory="]);
     assert_eq!(
         owner(&host, "acme")["in_force"],
-        json!({"cpu": null, "memory": null})
+        json!({"cpu": null, "memory": null, "io": null})
     );
     host.finish();
 }
@@ -317,10 +318,16 @@ fn agent_toml_gives_budgets_and_operators_go_before_it() {
     // The owner's own, and everybody's for what that leaves out.
     assert_eq!(
         owner(&host, "acme")["budget"],
-        json!({"cpu": "50%", "memory": "512M", "sites": 3, "starts": null})
+        json!({"cpu": "50%", "memory": "512M", "io": null, "sites": 3, "starts": null})
     );
-    assert_eq!(in_force("acme"), json!({"cpu": "50%", "memory": "512M"}));
-    assert_eq!(in_force("bolt"), json!({"cpu": "90%", "memory": null}));
+    assert_eq!(
+        in_force("acme"),
+        json!({"cpu": "50%", "memory": "512M", "io": null})
+    );
+    assert_eq!(
+        in_force("bolt"),
+        json!({"cpu": "90%", "memory": null, "io": null})
+    );
     assert_eq!(host.request("GET", "/v1/owners/nobody", b"").status, 404);
     // It can be divided like one that an operator has set, and more sites than it has room for are refused.
     let split = json!({"kind": "hard", "shares": {A: "50%"}});
@@ -335,25 +342,31 @@ fn agent_toml_gives_budgets_and_operators_go_before_it() {
     );
     // An operator's word goes before it, also "max"; taken back, the file's counts again.
     ctl(&host, &["owner", "budget", "acme", "cpu=80%", "memory=max"]);
-    assert_eq!(in_force("acme"), json!({"cpu": "80%", "memory": null}));
+    assert_eq!(
+        in_force("acme"),
+        json!({"cpu": "80%", "memory": null, "io": null})
+    );
     assert_eq!(host.status(A)["limits"]["cpu"], "40%");
     host.crash_and_restart();
     wait_for("it is as before", seconds(10), || {
-        in_force("acme") == json!({"cpu": "80%", "memory": null})
-            && in_force("bolt") == json!({"cpu": "90%", "memory": null})
+        in_force("acme") == json!({"cpu": "80%", "memory": null, "io": null})
+            && in_force("bolt") == json!({"cpu": "90%", "memory": null, "io": null})
     });
     let said = ctl(
         &host,
         &["owner", "budget", "acme", "cpu=", "memory=default"],
     );
     assert!(said.contains("80% → 50%"), "{said}");
-    assert_eq!(in_force("acme"), json!({"cpu": "50%", "memory": "512M"}));
+    assert_eq!(
+        in_force("acme"),
+        json!({"cpu": "50%", "memory": "512M", "io": null})
+    );
     // What the file says is read at the agent's start, and reaches containers that live on.
     fs::write(host.dir.join("agent.toml"), "[budget]\ncpu = \"70%\"\n").unwrap();
     host.crash_and_restart();
     wait_for("the new budgets are in force", seconds(10), || {
-        in_force("acme") == json!({"cpu": "70%", "memory": null})
-            && in_force("bolt") == json!({"cpu": "70%", "memory": null})
+        in_force("acme") == json!({"cpu": "70%", "memory": null, "io": null})
+            && in_force("bolt") == json!({"cpu": "70%", "memory": null, "io": null})
     });
     wait_for("the part is one of it", seconds(10), || {
         host.status(A)["limits"]["cpu"] == "35%"
