@@ -26,6 +26,7 @@ use super::server::Server;
 use super::vhosts;
 use crate::cli::frames::{Frame, PROTOCOL};
 use crate::container::{Container, environment, rlimits};
+use crate::machine::State;
 use crate::site::Site;
 use crate::spawner::SpawnError;
 
@@ -83,6 +84,13 @@ pub(super) async fn exec(
         ))
         .about(name));
     };
+    // Nothing in it would run until somebody thaws it, and the asker would wait for that.
+    if site.state() == State::Frozen {
+        return Err(
+            Problem::conflict(format!("{name} is frozen; `fastctl thaw {name}` wakes it"))
+                .about(name),
+        );
+    }
     let place = server.sessions.take(peer, &site.name)?;
     let session = Session::start(&site, &container, &asked)
         .await

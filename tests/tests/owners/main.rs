@@ -4,6 +4,7 @@
 mod cpu;
 mod io;
 mod promises;
+mod sequences;
 
 use std::fs;
 use std::path::Path;
