@@ -10,7 +10,7 @@ use super::live::{Live, limit};
 use super::state::State;
 use super::{Awake, Overview};
 use crate::config::units::Bytes;
-use crate::promises::Standing;
+use crate::promises::{Promises, Standing};
 
 #[derive(Debug)]
 pub(super) struct Above {
@@ -28,7 +28,7 @@ impl State {
 
     /// Looks at the group of an owner of whom nothing is known: the last agent may have put a budget on it that nobody sets
     /// any more, or kept promises with it that nobody makes.
-    pub(super) fn examine(&mut self, tree: &cgroup::Tree, owner: &str) {
+    pub(super) fn examine(&mut self, tree: &cgroup::Tree, owner: &str, promises: &Arc<Promises>) {
         if self.above.is_some() || !self.live.is_empty() {
             return;
         }
@@ -39,9 +39,10 @@ impl State {
             return;
         };
         self.note_disks(&found);
-        if !self.is_told() && limited(&found) {
+        if self.standing.is_none() && limited(&found) {
             self.above = Some(Above { group, told: None });
             self.standing = Some(Standing::default());
+            self.promises = Some(promises.clone());
         }
     }
 

@@ -188,7 +188,7 @@ impl Owners {
             false => limits,
         };
         if !new {
-            state.examine(&self.tree, &owner.name);
+            state.examine(&self.tree, &owner.name, &self.promises);
         }
         let joining = Some((vhost, disk));
         let bound = state.bind(&self.tree, &owner.name, joining);

@@ -281,7 +281,10 @@ fn who_is_promised_nothing_yields_among_owners_and_among_their_sites() {
     assert_eq!(ranks(), [(false, 100); 5]);
     assert_eq!(oom_order(&host, A), 500);
     // An agent that finds the marks of another one but no promise any more lifts them.
+    // Also of an owner who has a budget beside.
     assert!(host.ctl(&["set", A, "class=guaranteed"]).status.success());
+    let budget = host.ctl(&["owner", "budget", "acme", "memory=1G"]);
+    assert!(budget.status.success(), "{}", text(&budget));
     host.signal_agent(libc::SIGKILL);
     fs::remove_file(host.dir.join(format!("state/vhosts/{A}.json"))).unwrap();
     host.start();
