@@ -186,6 +186,9 @@ fn the_budget_above_is_looked_at_too_and_lending_is_no_drift() {
     assert!(mended.contains("owner.memory: 512M → 256M"), "{mended}");
     assert!(drift(&host).is_empty(), "{:?}", drift(&host));
     let owner = host.request("GET", "/v1/owners/acme", b"").json();
-    assert_eq!(owner["in_force"], json!({"cpu": "60%", "memory": "256M", "io": null}));
+    assert_eq!(
+        owner["in_force"],
+        json!({"cpu": "60%", "memory": "256M", "io": null})
+    );
     host.finish();
 }

@@ -53,7 +53,9 @@ impl State {
 
     /// Nothing would be lost with it.
     pub(super) fn is_idle(&self) -> bool {
-        self.own.is_none() && self.live.is_empty() && self.starting == 0 && !self.tended
+        let unused = self.live.is_empty() && self.starting == 0 && !self.tended;
+        // The group lives on for some seconds with what it was told of disks.
+        unused && self.own.is_none() && self.bounded.is_empty()
     }
 
     pub(super) fn take_place(&mut self) -> bool {
