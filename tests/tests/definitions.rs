@@ -170,3 +170,44 @@ fn many_files_changing_at_once_all_arrive() {
     });
     host.finish();
 }
+
+/// The project that an agent has given a vhost's documents; written by hand, as not every kernel has quotas.
+fn limited(host: &Host, name: &str) -> std::path::PathBuf {
+    let path = host.dir.join(format!("state/disk/{name}.json"));
+    let documents = host.dir.join("www").join(name);
+    let entry =
+        serde_json::json!({"project": 0x4600_0007, "documents": documents, "labelled": true});
+    fs::write(&path, entry.to_string()).unwrap();
+    path
+}
+
+#[test]
+fn a_definition_that_is_broken_when_the_agent_starts_is_not_gone() {
+    let host = Host::new("");
+    host.documents(SITE);
+    host.signal_agent(libc::SIGTERM);
+    let kept = limited(&host, SITE);
+    let before = fs::read(&kept).unwrap();
+    write(&host, "a.example.com.toml", "this is no toml");
+    host.start();
+    assert_eq!(fs::read(&kept).unwrap(), before);
+    // Broken in another way, then mended: what it has keeps its project.
+    write(&host, "a.example.com.toml", &text(&host, "comand = 1\n"));
+    wait_for("it is reported", seconds(5), || {
+        host.problems().iter().any(|p| p.contains("comand"))
+    });
+    write(&host, "a.example.com.toml", &text(&host, STATIC));
+    wait_for("it is in force", seconds(5), || {
+        host.problems().is_empty()
+            && host.request("GET", "/v1/vhosts/a.example.com", b"").status == 200
+    });
+    assert_eq!(fs::read(&kept).unwrap(), before);
+    // Gone for good, with its file broken and the agent away: when that file is gone too.
+    host.signal_agent(libc::SIGTERM);
+    write(&host, "a.example.com.toml", "this is no toml");
+    host.start();
+    assert!(kept.exists());
+    fs::remove_file(host.dir.join("vhosts.d/a.example.com.toml")).unwrap();
+    wait_for("it is forgotten", seconds(10), || !kept.exists());
+    host.finish();
+}

@@ -100,6 +100,18 @@ fn project(path: &Path) -> (u32, bool) {
     (id, words.next().unwrap().contains('P'))
 }
 
+/// 25 MB, as the site's owner writes them from outside: whether all of it has found room, and how much did.
+fn upload(documents: &Path, name: &str) -> (bool, u64) {
+    let path = documents.join(name);
+    let script = format!("head -c 25M /dev/zero > {}", path.display());
+    let done = Command::new("/bin/sh")
+        .args(["-c", &script])
+        .uid(OWNER)
+        .gid(OWNER)
+        .status();
+    (done.unwrap().success(), fs::metadata(path).unwrap().len())
+}
+
 fn kept(host: &Host, name: &str) -> Option<Value> {
     let path = host.dir.join(format!("state/disk/{name}.json"));
     fs::read(path)
@@ -277,20 +289,26 @@ fn outlives_agent_and_sleep_and_goes_with_the_vhost() {
     fill_up(&host, 24 * MIB);
     assert_eq!(ask(&host, SITE, "empty", 30), "empty");
 
+    // A definition that is broken when the agent starts is not gone.
+    let file = host.dir.join(format!("vhosts.d/{SITE}.toml"));
+    let good = fs::read_to_string(&file).unwrap();
+    host.signal_agent(libc::SIGTERM);
+    fs::write(&file, "name = ").unwrap();
+    host.start();
+    assert_eq!(kept(&host, SITE).unwrap()["project"], id);
+    let (complete, bytes) = upload(&documents, "upload");
+    assert!(!complete && bytes < 24 * MIB, "{bytes}");
+    fs::remove_file(documents.join("upload")).unwrap();
+    fs::write(&file, good).unwrap();
+    wait_for("it is in force again", seconds(10), || {
+        host.dispatch(SITE).status == 200
+    });
+    assert_eq!(project(&documents), (id, true));
+
     // It holds while the site sleeps, for whoever writes there then.
     host.verb(SITE, "stop");
     set(&host, &["disk=20M"]);
-    let upload = |name: &str| {
-        let path = documents.join(name);
-        let script = format!("head -c 25M /dev/zero > {}", path.display());
-        let done = Command::new("/bin/sh")
-            .args(["-c", &script])
-            .uid(OWNER)
-            .gid(OWNER)
-            .status();
-        (done.unwrap().success(), fs::metadata(path).unwrap().len())
-    };
-    let (complete, bytes) = upload("upload");
+    let (complete, bytes) = upload(&documents, "upload");
     assert!(!complete && bytes < 20 * MIB, "{bytes}");
     fs::remove_file(documents.join("upload")).unwrap();
 
@@ -333,7 +351,7 @@ fn outlives_agent_and_sleep_and_goes_with_the_vhost() {
     wait_for("its limit is lifted", seconds(20), || {
         kept(&host, SITE).is_none()
     });
-    assert_eq!(upload("upload"), (true, 25 * MIB));
+    assert_eq!(upload(&documents, "upload"), (true, 25 * MIB));
     site(&host, "c.example.com", definition);
     assert_eq!(host.dispatch("c.example.com").status, 200);
     assert_ne!(project(&host.dir.join("www/c.example.com")).0, id);

@@ -91,3 +91,29 @@ fn a_change_of_the_patterns_definition_reaches_its_sites() {
     assert_eq!(host.status("new.example.net")["pid"], pid);
     host.finish();
 }
+
+#[test]
+fn sites_of_a_pattern_whose_definition_is_broken_keep_their_disk_limits() {
+    let host = with_pattern("this is no toml");
+    host.signal_agent(libc::SIGTERM);
+    let documents = host.documents("a.example.net");
+    let kept = ["a.example.net", "gone.example.org"].map(|name| {
+        let path = host.dir.join(format!("state/disk/{name}.json"));
+        let entry =
+            serde_json::json!({"project": 0x4600_0007 + name.len(), "documents": documents, "labelled": true});
+        fs::write(&path, entry.to_string()).unwrap();
+        path
+    });
+    host.start();
+    assert!(kept.iter().all(|path| path.exists()));
+    fs::write(
+        host.dir.join("php.toml"),
+        format!("owner = \"acme\"\n{STATIC}"),
+    )
+    .unwrap();
+    wait_for("who is gone is forgotten", seconds(10), || {
+        !kept[1].exists()
+    });
+    assert!(kept[0].exists());
+    host.finish();
+}

@@ -179,6 +179,7 @@ impl Registry {
                     self.platform
                         .events
                         .emit("solved", None, json!({"file": &*file}));
+                    self.forget_gone().await;
                 }
             }
         }

@@ -11,6 +11,7 @@ mod promises;
 mod watch;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Registry {
     /// One change of definition files by the API at a time.
     changing: tokio::sync::Mutex<()>,
     draining: watch_channel::Sender<bool>,
+    /// Vhosts that went while no agent ran may still have limits of disk space.
+    gone_limited: AtomicBool,
     /// Held while the patterns' directories are listed.
     listing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -66,6 +69,7 @@ impl Registry {
             watch: Mutex::new(Some(watch)),
             changing: tokio::sync::Mutex::default(),
             draining: watch_channel::Sender::new(false),
+            gone_limited: AtomicBool::new(true),
             listing: Arc::default(),
             platform,
         });
@@ -80,9 +84,7 @@ impl Registry {
             registry.platform.templates.collect_old();
         }
         registry.wake_kept();
-        let limited = registry.platform.disk.vhosts().into_iter();
-        let gone = limited.filter(|vhost| !registry.is_defined(vhost));
-        registry.forget_disk(gone.collect()).await;
+        registry.forget_gone().await;
         registry.place_all().await;
         registry.keep_memory().await;
         registry.take_over(found);
@@ -162,6 +164,25 @@ impl Registry {
                 self.wake_known(vhost);
             }
         }
+    }
+
+    /// Lifts limits of disk space of vhosts that went while no agent ran. Not before every definition can be read: the
+    /// documents of one that is only misspelt keep their limit.
+    async fn forget_gone(&self) {
+        if !self.gone_limited.load(Ordering::Relaxed) {
+            return;
+        }
+        let limited = self.platform.disk.vhosts().into_iter();
+        let gone: Vec<_> = limited.filter(|vhost| !self.is_defined(vhost)).collect();
+        let complete = self.definitions().complete() && self.patterns().complete();
+        if complete || gone.is_empty() {
+            self.gone_limited.store(false, Ordering::Relaxed);
+            return self.forget_disk(gone).await;
+        }
+        tracing::warn!(
+            "limits of disk space are left as they are until every definition can be read: {}",
+            gone.join(", ")
+        );
     }
 
     fn forget(&self, site: &Arc<Site>) {

@@ -172,6 +172,7 @@ impl Registry {
         if reloaded.iter().all(|r| r.changed.is_empty()) {
             return;
         }
+        self.forget_gone().await;
         for site in self.woken() {
             if self.definitions().get(&site.name).is_none()
                 && let Some(definition) = self.pattern_definition(&site.name)

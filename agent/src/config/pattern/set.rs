@@ -69,6 +69,11 @@ impl Patterns {
         self.entries.iter().flat_map(|entry| &entry.problems)
     }
 
+    /// Whether every pattern has a definition: vhosts of one that has none are not gone.
+    pub fn complete(&self) -> bool {
+        self.entries.iter().all(|entry| entry.definition.is_some())
+    }
+
     /// Reads a definition file again, for all patterns that use it.
     pub fn reload(&mut self, file: &Path) -> Reloaded {
         let mut reloaded = Reloaded::default();

@@ -132,6 +132,12 @@ impl Definitions {
             .flat_map(|t| &t.problems)
     }
 
+    /// Whether every file's vhost is known. One that cannot be used, and never could since the agent's start, may define any.
+    pub fn complete(&self) -> bool {
+        let unknown = |file: &Arc<str>| self.files.get(file).is_none_or(|f| f.current.is_none());
+        !self.troubled.iter().any(unknown)
+    }
+
     /// What keeps a definition from being put into a file: the names that other files have.
     pub fn conflicts(&self, file: &str, definition: &Definition) -> Vec<Problem> {
         definition

@@ -72,6 +72,14 @@ fn a_file_comes_changes_breaks_and_goes() {
         brief(&all.apply_change("a.toml", Some(&text("b", &[], "y")))),
         ["+b", "-a"]
     );
+    assert!(all.complete(), "what broke was known before");
+    assert_eq!(
+        brief(&all.apply_change("c.toml", Some("name = 7"))),
+        ["!c.toml"]
+    );
+    assert!(!all.complete());
+    assert_eq!(brief(&all.apply_change("c.toml", None)), ["=c.toml"]);
+    assert!(all.complete());
     assert_eq!(brief(&all.apply_change("a.toml", None)), ["-b"]);
     assert_eq!(
         (all.count(), all.problems().count(), all.hosts_len()),
