@@ -255,6 +255,18 @@ fn millis(from: Instant, to: Instant) -> f64 {
     ((to - from).as_secs_f64() * 1e6).round() / 1e3
 }
 
+/// The first time that a vhost has a limit of disk space: goes through its documents, which takes as long as they are many.
+pub async fn count_documents(
+    platform: &Arc<Platform>,
+    vhost: &Arc<str>,
+    definition: &Definition,
+    wanted: &Limits,
+) -> Result<(), MakeError> {
+    let documents = open_documents(platform, definition).await?;
+    let path = definition.documents.as_deref();
+    Ok(disk::limit_new(platform, vhost, path, documents.as_ref(), wanted).await?)
+}
+
 async fn open_documents(
     platform: &Platform,
     definition: &Definition,

@@ -29,7 +29,7 @@ use crate::platform::Platform;
 
 pub use drift::{Drift, drifted};
 pub use limits::{in_force, translate};
-pub use make::{MakeError, make, status_socket, wait_for_exec};
+pub use make::{MakeError, count_documents, make, status_socket, wait_for_exec};
 pub use record::{LastExit, Record, fingerprint, start_time};
 pub use remove::{KILL_LIMIT, Remains, Unkillable};
 pub use request::{environment, rlimits};

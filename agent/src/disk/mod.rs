@@ -1,29 +1,29 @@
 //! Disk space of vhosts: a project quota of ext4 or xfs over each one's documents.
 //!
-//! `kernel` has the system calls, `walk` labels a tree, `table` knows whose project is which. A vhost that never had a
+//! `kernel` has the system calls, `walk` labels a tree, `set` sets a limit, `table` knows whose project is which. A vhost that never had a
 //! limit costs one look-up.
 
 mod kernel;
 mod readers;
+mod set;
 mod table;
 mod walk;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, MutexGuard, TryLockError};
+use std::sync::Arc;
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use crate::config::Limits;
-use crate::config::units::Bytes;
 use crate::container::documents::Documents;
-use crate::doctor::project_quotas_advice;
 use crate::platform::Platform;
 pub use kernel::Quota;
-use kernel::Quotas;
 use readers::Readers;
-use table::{FIRST, LAST, Project, Table};
+use set::try_lock;
+use table::Table;
 use walk::Walks;
 
 /// Limits are whole blocks of the file system, of which none has larger ones.
@@ -91,6 +91,25 @@ impl Projects {
         self.readers.recent(&self.table.get(vhost)?)
     }
 
+    /// Whether all of its documents are counted; waits for who is going through them.
+    pub async fn counted(&self, vhost: &str) -> bool {
+        match self.table.get(vhost) {
+            Some(project) => *project.labelled.lock().await,
+            None => false,
+        }
+    }
+
+    /// Whether its documents are being gone through.
+    pub fn counting(&self, vhost: &str) -> bool {
+        let project = self.table.get(vhost);
+        project.is_some_and(|project| project.labelled.try_lock().is_err())
+    }
+
+    /// When whoever goes or went through its documents last got on; later than now while all of it is written out.
+    pub fn got_on(&self, vhost: &str) -> Option<Instant> {
+        self.table.get(vhost)?.got_on()
+    }
+
     /// Limits what the documents of a vhost may take, or lifts that. Returns the limit before. Blocks; the first time
     /// for as long as it takes to go through the documents.
     pub fn limit(
@@ -103,89 +122,19 @@ impl Projects {
         let Some(bytes) = wanted else {
             return self.lift(vhost);
         };
-        let fail = || format!("cannot limit disk of {vhost}");
-        let Some(tree) = tree else {
-            bail!(
-                "{}: there are no documents that it would be for; set `documents` or leave disk out",
-                fail()
-            );
-        };
-        self.set(vhost, tree, (bytes / BLOCK).max(1) * BLOCK, below_use)
-            .with_context(fail)
+        let set = || self.set(vhost, some(tree)?, whole(bytes), below_use);
+        set().with_context(|| format!("cannot limit disk of {vhost}"))
     }
 
-    fn set(
-        &self,
-        vhost: &str,
-        tree: Tree<'_>,
-        bytes: u64,
-        below_use: BelowUse,
-    ) -> Result<Option<u64>> {
-        able(tree)?;
-        let top = rustix::fs::openat(
-            tree.fd,
-            ".",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .with_context(|| format!("cannot read {}", tree.path.display()))?;
-        let mut label = kernel::label(top.as_fd())
-            .with_context(|| format!("cannot read the project of {}", tree.path.display()))?;
-        let others = |project: u32| match self.table.vhost_of(project) {
-            Some(other) if &*other == vhost => None,
-            Some(other) => Some(other.to_string()),
-            None => None,
+    /// Refuses what [`Self::limit`] would refuse, but for what only going through the documents shows, and changes nothing.
+    pub fn check(&self, vhost: &str, tree: Option<Tree<'_>>, wanted: Option<u64>) -> Result<()> {
+        let Some(bytes) = wanted else {
+            let project = self.table.get(vhost);
+            let free = project.map_or(Ok(()), |project| try_lock(&project).map(drop));
+            return free.with_context(|| format!("cannot lift the disk limit of {vhost}"));
         };
-        if let Some(other) = others(label.project) {
-            bail!(
-                "{} is, or is inside, the documents of {other}, whose disk limit counts them; give it documents of its \
-                 own, or lift that limit and remove that site",
-                tree.path.display()
-            );
-        }
-        if label.project != 0 && !(FIRST..=LAST).contains(&label.project) {
-            bail!(
-                "{} has the project id {}, which somebody else has given it; take it away (chattr -R -p 0, or \
-                 xfs_quota's project -C) if nobody needs it",
-                tree.path.display(),
-                label.project
-            );
-        }
-        if let Some(known) = self.table.get(vhost)
-            && known.documents != tree.path
-        {
-            // The old tree is not its documents any more.
-            self.forget(vhost);
-        }
-        let project = self.table.add(vhost, tree.path, tree.fd)?;
-        let id = project.id;
-        let mut labelled = try_lock(&project)?;
-        if label.project != id {
-            label = kernel::label(top.as_fd())?;
-        }
-        let before = kernel::quota(tree.fd, id)
-            .context("cannot read its quota")?
-            .limit;
-        let right = *labelled && label.project == id && label.inherited;
-        let mut attempt = || -> Result<()> {
-            if !right {
-                let _place = self.walks.take()?;
-                // What is above the limit could not be labelled.
-                kernel::set_limit(tree.fd, id, None).context("cannot set its quota")?;
-                self.table.note(vhost, &project, &mut labelled, false)?;
-                walk_all(vhost, tree, id, &others)?;
-                self.table.note(vhost, &project, &mut labelled, true)?;
-            }
-            let write = !right || before != Some(bytes);
-            put(tree.fd, id, before, bytes, write, below_use)
-        };
-        match attempt() {
-            Ok(()) => Ok(before),
-            Err(error) => match kernel::set_limit(tree.fd, id, before) {
-                Ok(()) => Err(error),
-                Err(undo) => Err(error.context(format!("the old limit is not back: {undo}"))),
-            },
-        }
+        let look = || self.would_set(vhost, some(tree)?, whole(bytes));
+        look().with_context(|| format!("cannot limit disk of {vhost}"))
     }
 
     /// Lifts the limit; its documents stay counted, so that the next limit costs little. Returns the limit before.
@@ -217,80 +166,14 @@ impl Projects {
     }
 }
 
-/// Gives all documents to the project, on disk too when this returns.
-fn walk_all(vhost: &str, tree: Tree<'_>, project: u32, others: walk::Others<'_>) -> Result<()> {
-    let began = std::time::Instant::now();
-    let path = tree.path.display();
-    let new = walk::label_all(tree.fd, project, others)
-        .with_context(|| format!("cannot count the documents in {path}"))?;
-    let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = rustix::fs::openat(tree.fd, ".", readable, Mode::empty())?;
-    rustix::fs::syncfs(top).with_context(|| format!("cannot write out {path}"))?;
-    let took = began.elapsed().as_secs_f64();
-    tracing::info!(
-        "{vhost}: {new} files in {path} are counted for its disk limit from now on ({took:.3} s)"
-    );
-    Ok(())
+/// There have to be documents.
+fn some(tree: Option<Tree<'_>>) -> Result<Tree<'_>> {
+    tree.context("there are no documents that it would be for; set `documents` or leave disk out")
 }
 
-/// Writes a limit where it is not yet, and reads it back.
-fn put(
-    fs: BorrowedFd<'_>,
-    project: u32,
-    before: Option<u64>,
-    bytes: u64,
-    write: bool,
-    below_use: BelowUse,
-) -> Result<()> {
-    if below_use == BelowUse::Refuse && before != Some(bytes) {
-        let used = kernel::quota(fs, project)
-            .context("cannot read its quota")?
-            .used;
-        if bytes < used {
-            bail!(
-                "{} is below the {} in use; raise it or remove files",
-                Bytes(bytes),
-                cgroup::convert::human_bytes(used)
-            );
-        }
-    }
-    if !write {
-        return Ok(());
-    }
-    kernel::set_limit(fs, project, Some(bytes)).context("cannot set its quota")?;
-    let now = kernel::quota(fs, project).context("cannot read its quota back")?;
-    let files = kernel::files_within(bytes);
-    if now.most_files != Some(files) {
-        bail!(
-            "room for {files} files was written and {:?} read back",
-            now.most_files
-        );
-    }
-    if now.limit != Some(bytes) {
-        bail!(
-            "{} was written and {} read back",
-            Bytes(bytes),
-            now.limit
-                .map_or_else(|| "none".to_owned(), |limit| Bytes(limit).to_string())
-        );
-    }
-    Ok(())
-}
-
-/// Refuses where the kernel would not keep a limit.
-fn able(tree: Tree<'_>) -> Result<()> {
-    let state = kernel::quotas(tree.fd)
-        .with_context(|| format!("cannot ask for the quotas of {}", tree.path.display()))?;
-    let (kind, advice) = match state {
-        Quotas::Enforced => return Ok(()),
-        Quotas::Absent | Quotas::Counted => project_quotas_advice(tree.path),
-    };
-    let lack = if state == Quotas::Counted {
-        "with project quotas that are counted and not enforced"
-    } else {
-        "without project quotas"
-    };
-    bail!("{} is on {kind} {lack}; {advice}", tree.path.display())
+/// Whole blocks.
+fn whole(bytes: u64) -> u64 {
+    (bytes / BLOCK).max(1) * BLOCK
 }
 
 /// The directory, or what is left of the way to it: something on its file system.
@@ -334,6 +217,35 @@ pub async fn limit(
     if wanted.is_none() && !platform.disk.knows(vhost) {
         return Ok(None);
     }
+    blocking(platform, vhost, tree, move |disk, vhost, tree| {
+        disk.limit(vhost, tree, wanted, below_use)
+    })
+    .await
+}
+
+/// [`Projects::check`] in a thread that may block.
+pub async fn check(
+    platform: &Arc<Platform>,
+    vhost: &Arc<str>,
+    tree: Option<(&Path, BorrowedFd<'_>)>,
+    limits: &Limits,
+) -> Result<()> {
+    let wanted = limits.disk().and_then(|disk| disk.finite());
+    if wanted.is_none() && !platform.disk.knows(vhost) {
+        return Ok(());
+    }
+    blocking(platform, vhost, tree, move |disk, vhost, tree| {
+        disk.check(vhost, tree, wanted)
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    platform: &Arc<Platform>,
+    vhost: &Arc<str>,
+    tree: Option<(&Path, BorrowedFd<'_>)>,
+    work: impl FnOnce(&Projects, &str, Option<Tree<'_>>) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let tree = match tree {
         Some((path, fd)) => Some((path.to_owned(), fd.try_clone_to_owned()?)),
         None => None,
@@ -344,21 +256,9 @@ pub async fn limit(
             path,
             fd: fd.as_fd(),
         });
-        platform.disk.limit(&vhost, tree, wanted, below_use)
+        work(&platform.disk, &vhost, tree)
     };
     tokio::task::spawn_blocking(work)
         .await
         .context("the task that limits disk space failed")?
-}
-
-/// Nobody waits for a walk through documents: it may take as long as their owner likes, and threads are everybody's.
-fn try_lock(project: &Project) -> Result<MutexGuard<'_, bool>> {
-    match project.labelled.try_lock() {
-        Ok(guard) => Ok(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => bail!(
-            "{} is being gone through for its disk limit; try again when that is done",
-            project.documents.display()
-        ),
-    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -33,11 +34,24 @@ pub(super) struct Project {
     /// The tree that has it.
     pub(super) documents: PathBuf,
     /// All of that tree has it. Locked while it is labelled and its limit set.
-    pub(super) labelled: Mutex<bool>,
+    pub(super) labelled: tokio::sync::Mutex<bool>,
+    /// When a walk through it last got on.
+    got_on: Mutex<Option<Instant>>,
     /// Limit and use when they were read last.
     pub(super) recent: Mutex<Option<Quota>>,
     /// Held by those who read them.
     pub(super) reading: Arc<()>,
+}
+
+impl Project {
+    /// Somebody goes through the tree, and has got on or does at the latest then.
+    pub(super) fn get_on(&self, at: Instant) {
+        *self.got_on.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    pub(super) fn got_on(&self) -> Option<Instant> {
+        *self.got_on.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// All projects of this agent.
@@ -192,7 +206,8 @@ impl Known {
         let project = Project {
             id: entry.project,
             documents: entry.documents,
-            labelled: Mutex::new(entry.labelled),
+            labelled: tokio::sync::Mutex::new(entry.labelled),
+            got_on: Mutex::default(),
             recent: Mutex::default(),
             reading: Arc::default(),
         };
@@ -238,7 +253,7 @@ mod tests {
         let next = Table::load(directory.path().into()).unwrap();
         let project = next.get("a.example.com").unwrap();
         assert_eq!(project.id, FIRST + 4);
-        assert!(*project.labelled.lock().unwrap());
+        assert!(*project.labelled.try_lock().unwrap());
         assert_eq!(next.vhost_of(FIRST + 4).as_deref(), Some("a.example.com"));
         assert!(next.get("torn").is_none());
         next.remove("a.example.com").unwrap();

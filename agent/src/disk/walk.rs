@@ -47,8 +47,19 @@ const DEEPEST: usize = 256;
 /// Who else a project belongs to, if anybody.
 pub(super) type Others<'a> = &'a dyn Fn(u32) -> Option<String>;
 
+/// What is done to a tree.
+pub(super) struct Walk<'a> {
+    /// Who gets its files.
+    pub(super) project: u32,
+    pub(super) others: Others<'a>,
+    /// Told that it gets on.
+    pub(super) step: &'a dyn Fn(),
+    /// Makes room where the project's limit lets nothing more in, or says why not.
+    pub(super) full: &'a dyn Fn() -> Result<()>,
+}
+
 /// Labels `top` and all files and directories below it, on this mount. Returns how many were not labelled before.
-pub(super) fn label_all(top: BorrowedFd<'_>, project: u32, others: Others<'_>) -> Result<u64> {
+pub(super) fn label_all(top: BorrowedFd<'_>, walk: &Walk<'_>) -> Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = rustix::fs::openat(top, ".", flags, Mode::empty()).context("cannot read them")?;
     // Whoever makes files as fast as they are read does not keep us for ever.
@@ -57,7 +68,7 @@ pub(super) fn label_all(top: BorrowedFd<'_>, project: u32, others: Others<'_>) -
         .checked_mul(2)
         .filter(|most| *most > 0)
         .unwrap_or(u64::MAX);
-    let mut new = u64::from(label(&top, project, true, others)?);
+    let mut new = u64::from(walk.label(&top, true)?);
     let mut open = vec![Dir::new(top)?];
     while let Some(directory) = open.last_mut() {
         let Some(entry) = directory.read() else {
@@ -65,6 +76,7 @@ pub(super) fn label_all(top: BorrowedFd<'_>, project: u32, others: Others<'_>) -
             continue;
         };
         let entry = entry.context("cannot list them")?;
+        (walk.step)();
         left -= 1;
         if left == 0 {
             bail!("they become more all the time; stop the site first");
@@ -78,7 +90,7 @@ pub(super) fn label_all(top: BorrowedFd<'_>, project: u32, others: Others<'_>) -
             continue;
         };
         let is_directory = kind == FileType::Directory;
-        new += u64::from(label(&file, project, is_directory, others).with_context(about)?);
+        new += u64::from(walk.label(&file, is_directory).with_context(about)?);
         if is_directory {
             if open.len() == DEEPEST {
                 bail!("they have directories in each other more than {DEEPEST} deep");
@@ -118,22 +130,28 @@ fn open_entry(directory: BorrowedFd<'_>, name: &CStr) -> Result<Option<(OwnedFd,
     }
 }
 
-/// Labels one file unless it is; whether it was not.
-fn label(file: &OwnedFd, project: u32, inherit: bool, others: Others<'_>) -> Result<bool> {
-    let now = kernel::label(file.as_fd()).context("cannot read its project")?;
-    if let Some(other) = others(now.project) {
-        bail!(
-            "it is counted for the disk limit of {other}; no documents may be inside those of another site with one"
-        );
-    }
-    if now.project == project && (now.inherited || !inherit) {
-        return Ok(false);
-    }
-    match kernel::set_label(file.as_fd(), project, inherit) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+impl Walk<'_> {
+    /// Labels one file unless it is; whether it was not.
+    fn label(&self, file: &OwnedFd, inherit: bool) -> Result<bool> {
+        let now = kernel::label(file.as_fd()).context("cannot read its project")?;
+        if let Some(other) = (self.others)(now.project) {
+            bail!(
+                "it is counted for the disk limit of {other}; no documents may be inside those of another site with one"
+            );
+        }
+        if now.project == self.project && (now.inherited || !inherit) {
+            return Ok(false);
+        }
+        let mut done = kernel::set_label(file.as_fd(), self.project, inherit);
+        let errno = |done: &std::io::Result<()>| done.as_ref().err()?.raw_os_error();
+        if matches!(errno(&done), Some(libc::EDQUOT | libc::ENOSPC)) {
+            (self.full)()?;
+            done = kernel::set_label(file.as_fd(), self.project, inherit);
+        }
+        if errno(&done) == Some(libc::EPERM) {
             bail!("it may not be changed; if it is immutable: chattr -i")
         }
-        Err(error) => Err(error).context("cannot set its project"),
+        done.context("cannot set its project")?;
+        Ok(true)
     }
 }

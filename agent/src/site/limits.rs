@@ -1,6 +1,7 @@
 //! Limits of a vhost while it runs: changed, read back, kept.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 use super::{Kept, Site};
 use crate::config::definition::{LimitChange, LimitKey, LimitPatch};
 use crate::config::{Definition, Limits};
-use crate::container::{Container, documents, translate};
+use crate::container::documents::{self, Documents};
+use crate::container::{Container, translate};
 use crate::disk::{self, BelowUse, Quota};
 use crate::machine::State;
 use crate::time::{moment, unix_millis};
@@ -134,6 +136,7 @@ impl Site {
             .with_context(|| format!("cannot set limits of {}", self.name))?;
         let temporary = super::revert::shown(&keep, &defined, now);
         if ask.dry_run {
+            self.check_disk(&new).await?;
             return Ok(Changed {
                 changes: Limits::diff(&old, &new),
                 in_force: super::view::shown(&new),
@@ -299,13 +302,31 @@ impl Site {
     ) -> Result<Option<u64>> {
         let definition = self.definition();
         let path = definition.documents.as_deref();
-        let wanted = limits.disk().is_some() || self.platform.disk.knows(&self.name);
-        let documents = match path.filter(|_| wanted) {
-            Some(path) => Some(documents::open(path, STORAGE_LIMIT).await?),
-            None => None,
-        };
+        let documents = self.documents_for_disk(limits, path).await?;
         let tree = path.zip(documents.as_ref().map(|d| d.mount.as_fd()));
         disk::limit(&self.platform, &self.name, tree, limits, below_use).await
+    }
+
+    /// Refuses a limit of disk space as [`Self::limit_disk`] would; changes nothing.
+    async fn check_disk(&self, limits: &Limits) -> Result<()> {
+        let definition = self.definition();
+        let path = definition.documents.as_deref();
+        let documents = self.documents_for_disk(limits, path).await?;
+        let tree = path.zip(documents.as_ref().map(|d| d.mount.as_fd()));
+        disk::check(&self.platform, &self.name, tree, limits).await
+    }
+
+    /// The documents, where a limit of disk space has to be set or lifted.
+    async fn documents_for_disk(
+        &self,
+        limits: &Limits,
+        path: Option<&Path>,
+    ) -> Result<Option<Documents>> {
+        let wanted = limits.disk().is_some() || self.platform.disk.knows(&self.name);
+        match path.filter(|_| wanted) {
+            Some(path) => Ok(Some(documents::open(path, STORAGE_LIMIT).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Puts limits in force on a running container; all that were and all that are now, as the kernel says.

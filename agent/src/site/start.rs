@@ -32,7 +32,7 @@ pub(super) fn spawn(
             let attempt = attempt(&site, &definition, &limits, &mut remains);
             let outcome = tokio::select! {
                 () = abort.notified() => Outcome::Aborted,
-                () = tokio::time::sleep_until(deadline) => Outcome::TimedOut,
+                () = out_of_time(&site, deadline, limit) => Outcome::TimedOut,
                 result = attempt => match result {
                     Ok(container) => Outcome::Ready(container),
                     Err(error) => Outcome::Failed(error),
@@ -77,11 +77,17 @@ pub(super) fn spawn(
             }
             Outcome::Aborted => clear(site, remains, Event::Ended).await,
             Outcome::TimedOut => {
-                let what = format!(
-                    "it did not listen on {} within {:.1} s",
-                    definition.listen,
-                    limit.as_secs_f64()
-                );
+                let limit = limit.as_secs_f64();
+                let what = if site.platform.disk.counting(&site.name) {
+                    format!(
+                        "its documents are gone through for its disk limit, which has not got on for {limit:.1} s"
+                    )
+                } else {
+                    format!(
+                        "it did not listen on {} within {limit:.1} s",
+                        definition.listen
+                    )
+                };
                 fail(site, remains, what, true).await;
             }
             Outcome::Failed(MakeError::Hangs { message, released }) => {
@@ -108,6 +114,24 @@ enum Outcome {
     Aborted,
 }
 
+/// Waits until the time of a start is over.
+async fn out_of_time(site: &Site, mut end: Instant, limit: Duration) {
+    loop {
+        tokio::time::sleep_until(end).await;
+        let got_on = site.platform.disk.got_on(&site.name);
+        match later(end, limit, got_on.map(Instant::from_std)) {
+            Some(at) => end = at,
+            None => return,
+        }
+    }
+}
+
+/// The time of a start begins anew whenever a walk through the documents gets on: that they are many is no fault of the site's,
+/// and whoever waits is better off than with a refusal.
+fn later(end: Instant, limit: Duration, got_on: Option<Instant>) -> Option<Instant> {
+    got_on.map(|at| at + limit).filter(|at| *at > end)
+}
+
 async fn attempt(
     site: &Arc<Site>,
     definition: &Arc<Definition>,
@@ -115,6 +139,10 @@ async fn attempt(
     remains: &mut Remains,
 ) -> Result<Arc<Container>, MakeError> {
     let began = std::time::Instant::now();
+    if limits.disk().is_some() && !site.platform.disk.counted(&site.name).await {
+        // Not in the owner's place, for which their other starts wait.
+        container::count_documents(&site.platform, &site.name, definition, limits).await?;
+    }
     let _place = site.platform.owners.start_place(&definition.owner).await;
     let container = Arc::new(
         container::make(
@@ -191,4 +219,28 @@ fn last_output(site: &Site) -> String {
 async fn clear(site: Arc<Site>, remains: Remains, done: Event) {
     site.account_failure(&remains);
     super::stop::remove_until_gone(&site, remains, Some(done)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_start_begins_anew_while_its_documents_are_gone_through() {
+        let (began, limit) = (Instant::now(), Duration::from_secs(10));
+        let after = |seconds| began + Duration::from_secs(seconds);
+        assert_eq!(later(after(10), limit, None), None);
+        assert_eq!(
+            later(after(10), limit, Some(began)),
+            None,
+            "a walk of before"
+        );
+        assert_eq!(later(after(10), limit, Some(after(3))), Some(after(13)));
+        // One that gets on for 35 s, and then no more.
+        let mut end = after(10);
+        while let Some(at) = later(end, limit, Some(end.min(after(35)))) {
+            end = at;
+        }
+        assert_eq!(end, after(45));
+    }
 }
