@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::answer::Answer;
 use super::body;
+use super::exec_refused::{not_run, not_running};
 use super::exec_streams::{Streams, read_output, write_input};
 use super::problem::Problem;
 use super::rights::Peer;
@@ -26,9 +27,7 @@ use super::server::Server;
 use super::vhosts;
 use crate::cli::frames::{Frame, PROTOCOL};
 use crate::container::{Container, environment, rlimits};
-use crate::machine::State;
 use crate::site::Site;
-use crate::spawner::SpawnError;
 
 /// How long a command may take to act on a hangup.
 const HANG_UP_TIME: Duration = Duration::from_secs(1);
@@ -78,21 +77,11 @@ pub(super) async fn exec(
             Problem::bad_request("command must name a program, without NUL characters").about(name),
         );
     }
-    let Some(container) = site.container() else {
-        return Err(Problem::conflict(format!(
-            "{name} is not running; `fastctl start {name}` starts it"
-        ))
-        .about(name));
-    };
-    // Nothing in it would run until somebody thaws it, and the asker would wait for that.
-    if site.state() == State::Frozen {
-        return Err(
-            Problem::conflict(format!("{name} is frozen; `fastctl thaw {name}` wakes it"))
-                .about(name),
-        );
-    }
     let place = server.sessions.take(peer, &site.name)?;
-    let session = Session::start(&site, &container, &asked)
+    let (container, in_use) = site
+        .begin_session()
+        .map_err(|state| not_running(state, name))?;
+    let session = Session::start(&site, &container, in_use, &asked)
         .await
         .map_err(|e| not_run(&e, name, &asked.command[0]))?;
     tokio::spawn(async move {
@@ -116,18 +105,6 @@ pub(super) async fn exec(
     Ok(response)
 }
 
-/// A command that does not exist is the asker's mistake, everything else is not.
-fn not_run(error: &anyhow::Error, name: &str, command: &str) -> Problem {
-    let what = format!("cannot run {command:?} in {name}: {error:#}");
-    let problem = match error.downcast_ref() {
-        Some(SpawnError::Refused(failure)) if failure.step == "execute" => {
-            Problem::bad_request(what)
-        }
-        _ => Problem::internal(what),
-    };
-    problem.about(name)
-}
-
 /// A command that runs, and our ends of its streams.
 struct Session {
     process: AsyncFd<OwnedFd>,
@@ -140,9 +117,12 @@ struct Session {
 }
 
 impl Session {
-    async fn start(site: &Arc<Site>, container: &Arc<Container>, asked: &Asked) -> Result<Self> {
-        // From here on: starting the command takes a while on a busy host.
-        let in_use = container.session();
+    async fn start(
+        site: &Arc<Site>,
+        container: &Arc<Container>,
+        in_use: Arc<()>,
+        asked: &Asked,
+    ) -> Result<Self> {
         let platform = &site.platform;
         let definition = site.definition();
         let (streams, given) = Streams::new(asked.terminal, asked.rows, asked.cols)?;

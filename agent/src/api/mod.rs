@@ -7,6 +7,7 @@ mod answer;
 mod body;
 mod dispatch;
 mod exec;
+mod exec_refused;
 mod exec_streams;
 mod host;
 mod metrics;

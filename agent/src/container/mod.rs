@@ -215,6 +215,11 @@ impl Container {
         self.sessions.clone()
     }
 
+    /// Whether an operator's command runs in it.
+    pub fn in_session(&self) -> bool {
+        Arc::strong_count(&self.sessions) > 1
+    }
+
     /// Connections that are open to its server now, and operators' commands. May cost more than [`Self::listens`]:
     /// not for the hot path.
     pub fn open_connections(&self) -> Result<usize> {

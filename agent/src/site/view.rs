@@ -49,7 +49,23 @@ impl Site {
         current && matches!(inner.machine.state(), State::Running | State::Frozen)
     }
 
-    /// Feeds `event` unless a request has come in the last `quiet`; decided under the same lock that requests take.
+    /// Its container, which is in use by an operator's command from now on until what comes with it is dropped; the state if
+    /// it does not run or is being ended. Decided under the lock under which idleness ends it. A frozen one is thawed.
+    pub(crate) fn begin_session(self: &Arc<Self>) -> Result<(Arc<Container>, Arc<()>), State> {
+        let mut inner = self.lock();
+        let state = inner.machine.state();
+        match inner.container.clone() {
+            Some(container) if matches!(state, State::Running | State::Frozen) => {
+                let session = container.session();
+                self.step(&mut inner, Event::Thaw);
+                Ok((container, session))
+            }
+            _ => Err(state),
+        }
+    }
+
+    /// Feeds `event` unless a request has come in the last `quiet`, or a command of an operator's runs and `quiet` is not
+    /// zero; decided under the same lock that both take.
     pub(crate) fn feed_if_quiet(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -61,7 +77,8 @@ impl Site {
             .container
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, container));
-        if !current || inner.last_request.elapsed() < quiet {
+        let in_session = container.in_session() && !quiet.is_zero();
+        if !current || in_session || inner.last_request.elapsed() < quiet {
             return Verdict::Stale;
         }
         self.step(&mut inner, event)

@@ -4,6 +4,7 @@
 mod bodies;
 mod connections;
 mod exec;
+mod exec_idle;
 mod names;
 mod noise;
 mod owners;

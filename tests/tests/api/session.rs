@@ -36,6 +36,10 @@ impl Session {
     pub(crate) fn begin(socket: &Path, asked: &Value) -> Self {
         let (client, head) = Self::ask(socket, "a.example.com", asked);
         assert_eq!(harness::client::status(&head), 101, "{head}");
+        Self::of(client)
+    }
+
+    pub(crate) fn of(client: Client) -> Self {
         Self {
             client,
             bytes: Vec::new(),
