@@ -243,6 +243,7 @@ impl Backend for V2 {
         match limit {
             "cpu.max" => "cpu.max",
             "cpu.weight" => "cpu.weight",
+            "cpu.idle" => plan::CPU_IDLE,
             "pids.max" => "pids.max",
             "io.weight" if dir.exists("io.weight") => "io.weight",
             "io.weight" => "io.bfq.weight",

@@ -143,6 +143,48 @@ fn what_was_written_by_hand_is_told_and_mended() {
 }
 
 #[test]
+fn who_yields_to_whom_is_looked_at_too() {
+    let host = Host::new("");
+    let (yields, other) = ("b.example.com", "c.example.com");
+    site(
+        &host,
+        SITE,
+        "[limits]\nclass = \"guaranteed\"\ncpu = \"10%\"\n",
+    );
+    site(&host, yields, "");
+    let documents = host.documents(other);
+    let text = Host::definition(&documents, harness::STATIC).replace("acme", "other");
+    host.define(other, &text);
+    for name in [SITE, yields, other] {
+        assert_eq!(host.dispatch(name).status, 200);
+    }
+    let drift = |name: &str| {
+        let status = host.status(name);
+        let word = |one: &Value, key: &str| one[key].as_str().unwrap().to_owned();
+        let all = status["drift"].as_array().unwrap().iter();
+        all.map(|one| ["key", "found", "wanted"].map(|key| word(one, key)))
+            .collect::<Vec<_>>()
+    };
+    let idle = ["cpu.idle"; 2];
+    for (name, group, key, found, wanted) in [
+        (SITE, GROUP, "cpu_idle", "1", "0"),
+        (yields, "acme/b.example.com", "cpu_idle", "0", "1"),
+        (other, "other", "owner.cpu_idle", "0", "1"),
+    ] {
+        assert!(drift(name).is_empty(), "{:?}", drift(name));
+        by_hand(&host, group, idle, found);
+        assert_eq!(drift(name), [[key, found, wanted].map(str::to_owned)]);
+        let said = said(&host.ctl(&["set", name, "--mend"]));
+        assert!(
+            said.contains(&format!("{key}: {found} → {wanted}")),
+            "{said}"
+        );
+        assert!(drift(name).is_empty(), "{:?}", drift(name));
+    }
+    host.finish();
+}
+
+#[test]
 fn the_budget_above_is_looked_at_too_and_lending_is_no_drift() {
     let host = Host::new("");
     site(&host, SITE, "");
@@ -184,6 +226,14 @@ fn the_budget_above_is_looked_at_too_and_lending_is_no_drift() {
     );
     let mended = said(&host.ctl(&["set", SITE, "--mend"]));
     assert!(mended.contains("owner.memory: 512M → 256M"), "{mended}");
+    assert!(drift(&host).is_empty(), "{:?}", drift(&host));
+    // What no budget has goes back to what a new group has.
+    by_hand(&host, "acme", ["cpu.idle"; 2], "1");
+    by_hand(&host, "acme", PIDS, "500");
+    let mended = said(&host.ctl(&["set", SITE, "--mend"]));
+    for line in ["owner.cpu_idle: 1   → 0", "owner.pids:     500 → max"] {
+        assert!(mended.contains(line), "{mended}");
+    }
     assert!(drift(&host).is_empty(), "{:?}", drift(&host));
     let owner = host.request("GET", "/v1/owners/acme", b"").json();
     assert_eq!(

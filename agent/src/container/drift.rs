@@ -24,7 +24,7 @@ pub fn drifted(group: &Group, told: &cgroup::Limits, found: &cgroup::Limits) -> 
     differences(&wanted, found)
         .into_iter()
         .map(|(key, file, wanted, found)| Drift {
-            key: key.name().to_owned(),
+            key: key.to_owned(),
             file: group.file_of(file),
             wanted,
             found,
@@ -32,7 +32,8 @@ pub fn drifted(group: &Group, told: &cgroup::Limits, found: &cgroup::Limits) -> 
         .collect()
 }
 
-type Difference = (LimitKey, &'static str, String, String);
+/// Key, file, what was told and what was found.
+type Difference = (&'static str, &'static str, String, String);
 
 fn differences(wanted: &cgroup::Limits, found: &cgroup::Limits) -> Vec<Difference> {
     use LimitKey::*;
@@ -44,10 +45,21 @@ fn differences(wanted: &cgroup::Limits, found: &cgroup::Limits) -> Vec<Differenc
             // Only the period, the burst, or less than can be written in percent.
             [old, new] = pair.map(|cpu| cpu.to_string());
         }
-        all.push((Cpu, "cpu.max", old, new));
+        all.push((Cpu.name(), "cpu.max", old, new));
     }
+    if wanted.cpu_idle != found.cpu_idle {
+        // No definition has it: it follows from the classes.
+        let [old, new] = [wanted.cpu_idle, found.cpu_idle]
+            .map(|idle| u8::from(idle == Setting::To(true)).to_string());
+        all.push(("cpu_idle", "cpu.idle", old, new));
+    }
+    // The kernel gives an idle group a weight of its own.
+    let weight = match found.cpu_idle {
+        Setting::To(true) => wanted.cpu_weight,
+        _ => found.cpu_weight,
+    };
     let numbers = [
-        (CpuWeight, "cpu.weight", wanted.cpu_weight, found.cpu_weight),
+        (CpuWeight, "cpu.weight", wanted.cpu_weight, weight),
         (Memory, "memory.max", wanted.memory_max, found.memory_max),
         (
             MemoryHigh,
@@ -63,7 +75,7 @@ fn differences(wanted: &cgroup::Limits, found: &cgroup::Limits) -> Vec<Differenc
     let rates = rates(wanted, found);
     for (key, file, wanted, found) in numbers.into_iter().chain(rates) {
         if wanted != found {
-            all.push((key, file, show(key, wanted), show(key, found)));
+            all.push((key.name(), file, show(key, wanted), show(key, found)));
         }
     }
     all
@@ -133,7 +145,7 @@ mod tests {
 
     fn words(all: Vec<Difference>) -> Vec<(&'static str, String, String)> {
         all.into_iter()
-            .map(|(key, _, wanted, found)| (key.name(), wanted, found))
+            .map(|(key, _, wanted, found)| (key, wanted, found))
             .collect()
     }
 
@@ -178,6 +190,14 @@ mod tests {
         assert_eq!(
             words(differences(&wanted, &finer)),
             [line("cpu", "20000 100000", "40000 200000")]
+        );
+        let mut idle = wanted.clone();
+        (idle.cpu_idle, idle.cpu_weight) = (Setting::To(true), Setting::To(1));
+        let mut other = wanted.clone();
+        (other.cpu_idle, other.cpu_weight) = (Setting::To(false), Setting::To(100));
+        assert_eq!(
+            words(differences(&other, &idle)),
+            [line("cpu_idle", "0", "1")]
         );
     }
 }

@@ -51,19 +51,49 @@ impl Owners {
         Ok(all)
     }
 
-    /// From now on nothing is taken for granted of the group above: what is enforced next is written there too.
+    /// From now on nothing is taken for granted of the group above: what is enforced next is written there too. What it was
+    /// told nothing of is put back here.
     pub fn doubt(&self, group: &Arc<Group>) -> Result<()> {
         let (name, _) = owner_and_site(group)?;
         let Some(owner) = self.known(name) else {
             return Ok(());
         };
         let mut state = owner.lock();
-        if let Some(above) = &mut state.above {
-            above.told = None;
-            // Somebody may have bounded other disks.
-            let found = above.group.read()?;
-            state.note_disks(&found);
+        let Some(above) = &mut state.above else {
+            return Ok(());
+        };
+        let told = above.told.take();
+        let found = above.group.read()?;
+        if let Some(told) = told {
+            above.group.apply(&untold(&told, &found))?;
         }
+        // Somebody may have bounded other disks.
+        state.note_disks(&found);
         Ok(())
+    }
+}
+
+/// What a group was told nothing of and that somebody has changed, as it is in a new one.
+fn untold(told: &Limits, found: &Limits) -> Limits {
+    fn back<T: Copy + PartialEq>(
+        told: Setting<T>,
+        new: Setting<T>,
+        found: Setting<T>,
+    ) -> Setting<T> {
+        match told {
+            Setting::Keep if new != found => new,
+            _ => Setting::Keep,
+        }
+    }
+    let new = Group::expected(told, found);
+    Limits {
+        cpu_weight: back(told.cpu_weight, new.cpu_weight, found.cpu_weight),
+        cpu_idle: back(told.cpu_idle, new.cpu_idle, found.cpu_idle),
+        memory_high: back(told.memory_high, new.memory_high, found.memory_high),
+        memory_min: back(told.memory_min, new.memory_min, found.memory_min),
+        swap_max: back(told.swap_max, new.swap_max, found.swap_max),
+        pids_max: back(told.pids_max, new.pids_max, found.pids_max),
+        io_weight: back(told.io_weight, new.io_weight, found.io_weight),
+        ..Limits::default()
     }
 }

@@ -236,6 +236,7 @@ impl Backend for V1 {
         match limit {
             "cpu.max" => QUOTA,
             "cpu.weight" => "cpu.shares",
+            "cpu.idle" => crate::plan::CPU_IDLE,
             "memory.swap.max" => MEMSW,
             "pids.max" => "pids.max",
             "io.weight" => WEIGHTS
