@@ -211,3 +211,26 @@ fn a_definition_that_is_broken_when_the_agent_starts_is_not_gone() {
     wait_for("it is forgotten", seconds(10), || !kept.exists());
     host.finish();
 }
+
+#[test]
+fn who_was_never_woken_is_listed_with_the_hosts_defaults() {
+    let host = Host::new("[limits]\nmemory = \"96M\"\nclass = \"guaranteed\"\ncpu = \"2%\"\n");
+    let listed = || host.request("GET", "/v1/vhosts", b"").json()["vhosts"][0].clone();
+    // Waits for the list only: whoever asks for one vhost wakes it.
+    host.documents(SITE);
+    let text = text(&host, &format!("{STATIC}[limits]\npids = 20\n"));
+    write(&host, "a.example.com.toml", &text);
+    wait_for("it is listed", seconds(5), || listed()["vhost"] == SITE);
+    let asleep = listed();
+    for (key, value) in [("memory", "96M"), ("cpu", "2%")] {
+        assert_eq!(asleep["limits"][key], value);
+    }
+    assert_eq!(asleep["limits"]["pids"], 20);
+    assert_eq!(asleep["class"], "guaranteed");
+    // As once it is woken.
+    let woken = host.status(SITE);
+    for key in ["limits", "class", "promised"] {
+        assert_eq!(asleep[key], woken[key]);
+    }
+    host.finish();
+}

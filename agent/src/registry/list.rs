@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Registry;
 use crate::api::rights::Role;
-use crate::config::Definition;
+use crate::config::{Definition, Limits};
 use crate::seeing::Live;
 use crate::site::Site;
 
@@ -109,7 +109,9 @@ impl Registry {
             for definition in defined.iter().chain(&found) {
                 if role.owns(&definition.owner) {
                     let promised = registry.platform.promises.view_of(&definition.name);
-                    all.insert(definition.name.to_string(), asleep(definition, promised));
+                    let limits = definition.limits_over(&registry.platform.config.limits);
+                    let view = asleep(definition, &limits, promised);
+                    all.insert(definition.name.to_string(), view);
                 }
             }
             for site in registry.woken_for(&role) {
@@ -174,8 +176,8 @@ impl Registry {
     }
 }
 
-/// A vhost that has never been woken.
-fn asleep(definition: &Definition, promised: Value) -> Value {
+/// A vhost that has never been woken, with the limits that it would have.
+fn asleep(definition: &Definition, limits: &Limits, promised: Value) -> Value {
     json!({
         "vhost": definition.name,
         "owner": definition.owner,
@@ -186,8 +188,8 @@ fn asleep(definition: &Definition, promised: Value) -> Value {
         "upstream": null,
         "dispatches": 0,
         "starts": 0,
-        "class": definition.limits.class().unwrap_or_default(),
+        "class": limits.class().unwrap_or_default(),
         "promised": promised,
-        "limits": crate::site::shown(&definition.limits),
+        "limits": crate::site::shown(limits),
     })
 }
