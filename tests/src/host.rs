@@ -108,8 +108,11 @@ impl Host {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log);
-        let mut child = command.spawn().expect("fastcontainerd starts");
+        // Ours before it has answered: whatever becomes of that, it is ended with the test.
+        *self.daemon.borrow_mut() = Some(command.spawn().expect("fastcontainerd starts"));
         wait_for("the agent's first answer", seconds(10), || {
+            let mut daemon = self.daemon.borrow_mut();
+            let child = daemon.as_mut().expect("it has been started");
             let ended = child.try_wait().expect("the agent can be asked");
             assert!(
                 ended.is_none(),
@@ -118,7 +121,6 @@ impl Host {
             );
             self.try_request("GET", "/health.html", b"").is_ok()
         });
-        *self.daemon.borrow_mut() = Some(child);
     }
 
     /// The agent's pid.
@@ -126,11 +128,23 @@ impl Host {
         self.daemon.borrow().as_ref().expect("the agent runs").id()
     }
 
-    /// Ends the agent with a signal and waits for its end.
+    /// Ends the agent with a signal and waits for its end; one that does not end is killed, and the test fails.
     pub fn signal_agent(&self, signal: i32) {
-        if let Some(mut child) = self.daemon.borrow_mut().take() {
-            send_signal(child.id(), signal);
-            child.wait().expect("the agent ends");
+        let Some(mut child) = self.daemon.borrow_mut().take() else {
+            return;
+        };
+        send_signal(child.id(), signal);
+        let end = Instant::now() + seconds(60);
+        while child.try_wait().expect("the agent can be asked").is_none() {
+            if Instant::now() > end {
+                send_signal(child.id(), libc::SIGKILL);
+                child.wait().expect("the agent ends");
+                if !std::thread::panicking() {
+                    panic!("the agent did not end\n{}", self.log());
+                }
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
