@@ -45,6 +45,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     if mode == Mode::Teardown {
         registry.end_all().await;
         drop(registry);
+        platform.spawner.end().await;
         return Platform::teardown(platform).await;
     }
     let listener = listen(&socket, platform.config.socket_mode.0)?;
@@ -78,6 +79,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     }
     platform.owner_groups.prune_idle();
     platform.accounts.close();
+    platform.spawner.end().await;
     // A request that comes between now and the next agent's start waits in no queue: it is told at once.
     let _ = std::fs::remove_file(&socket);
     Ok(())

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
@@ -55,7 +56,12 @@ struct Link {
     socket: Arc<AsyncFd<OwnedFd>>,
     waiting: Arc<Waiting>,
     pid: u32,
+    /// Over once it has ended.
+    ended: tokio::task::JoinHandle<()>,
 }
+
+/// How long it may take to end.
+const END_LIMIT: Duration = Duration::from_secs(3);
 
 /// Handle to the spawner; one per agent.
 pub struct Spawner {
@@ -64,6 +70,8 @@ pub struct Spawner {
     ahead: u32,
     link: tokio::sync::Mutex<Option<Link>>,
     next_id: AtomicU64,
+    /// The agent is ending: there is no spawner any more.
+    ending: Arc<AtomicBool>,
 }
 
 impl Spawner {
@@ -74,6 +82,7 @@ impl Spawner {
             ahead,
             link: tokio::sync::Mutex::new(None),
             next_id: AtomicU64::new(1),
+            ending: Arc::default(),
         };
         spawner.link().await?;
         Ok(spawner)
@@ -129,6 +138,19 @@ impl Spawner {
         })
     }
 
+    /// Ends the spawner, and with it the inits that wait, before the agent ends: whatever it leaves behind in its cgroup is
+    /// killed by systemd. Containers live on.
+    pub async fn end(&self) {
+        let mut link = self.link.lock().await;
+        self.ending.store(true, Ordering::Relaxed);
+        let Some(link) = link.take() else { return };
+        // Err: it is gone already.
+        let _ = rustix::net::shutdown(link.socket.as_fd(), rustix::net::Shutdown::Write);
+        if tokio::time::timeout(END_LIMIT, link.ended).await.is_err() {
+            tracing::warn!("the spawner {} has not ended", link.pid);
+        }
+    }
+
     async fn link(&self) -> Result<(Arc<AsyncFd<OwnedFd>>, Arc<Waiting>)> {
         let mut link = self.link.lock().await;
         if let Some(link) = link
@@ -137,7 +159,10 @@ impl Spawner {
         {
             return Ok((link.socket.clone(), link.waiting.clone()));
         }
-        let fresh = spawn(&self.program, self.ahead)?;
+        if self.ending.load(Ordering::Relaxed) {
+            bail!("the agent is ending");
+        }
+        let fresh = spawn(&self.program, self.ahead, self.ending.clone())?;
         let ends = (fresh.socket.clone(), fresh.waiting.clone());
         *link = Some(fresh);
         Ok(ends)
@@ -146,7 +171,7 @@ impl Spawner {
 
 /// Starts a spawner and the task that reads its replies. The task holds one reference to `waiting` and drops it
 /// when the spawner is gone: that is how [`Spawner::link`] knows.
-fn spawn(program: &PathBuf, ahead: u32) -> Result<Link> {
+fn spawn(program: &PathBuf, ahead: u32, ending: Arc<AtomicBool>) -> Result<Link> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -179,8 +204,10 @@ fn spawn(program: &PathBuf, ahead: u32) -> Result<Link> {
     let socket = Arc::new(crate::sys::watch(ours).context("cannot watch the spawner's socket")?);
     let waiting: Arc<Waiting> = Arc::default();
     let (reading, answering) = (socket.clone(), waiting.clone());
-    tokio::spawn(async move {
-        if let Err(error) = read_replies(&reading, &answering).await {
+    let ended = tokio::spawn(async move {
+        if let Err(error) = read_replies(&reading, &answering).await
+            && !ending.load(Ordering::Relaxed)
+        {
             tracing::warn!("the spawner is gone, the next start makes another: {error:#}");
         }
         answering
@@ -195,6 +222,7 @@ fn spawn(program: &PathBuf, ahead: u32) -> Result<Link> {
         socket,
         waiting,
         pid,
+        ended,
     })
 }
 

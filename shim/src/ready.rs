@@ -52,6 +52,11 @@ impl Ready {
         }
     }
 
+    /// Tells it that nobody needs it; what is answered is readable once it has ended.
+    pub(crate) fn end(self) -> OwnedFd {
+        self.pidfd
+    }
+
     /// Gives it the packet of a start, with its descriptors. None if it is gone, or could not build its root.
     pub(crate) fn become_container<'a>(
         self,

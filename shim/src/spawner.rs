@@ -33,6 +33,12 @@ const REST: Timespec = Timespec {
     tv_nsec: 3_000_000,
 };
 
+/// How long an init that waits may take to end.
+const END_LIMIT: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
 /// Serves until the agent closes its end, with up to `ahead` inits made ahead.
 pub(crate) fn run(ahead: usize) -> Done<()> {
     let control = sys::inherited(CONTROL).ok_or_else(|| {
@@ -69,7 +75,10 @@ pub(crate) fn run(ahead: usize) -> Done<()> {
         spawner.make_ahead();
         let (length, fds) = match packet::receive(spawner.control.as_fd(), &mut buffer) {
             Ok(Some(packet)) => packet,
-            Ok(None) => return Ok(()),
+            Ok(None) => {
+                spawner.end();
+                return Ok(());
+            }
             Err(f) => {
                 spawner.answer(&Err((0, f)))?;
                 continue;
@@ -89,6 +98,17 @@ struct Spawner {
 }
 
 impl Spawner {
+    /// The agent is gone: the inits that wait end with their sockets. Waits for them, so that nobody finds them where the
+    /// agent was.
+    fn end(self) {
+        let waiting: Vec<OwnedFd> = self.ready.into_iter().map(Ready::end).collect();
+        for init in &waiting {
+            let mut ended = [PollFd::new(init, PollFlags::IN)];
+            // Err or none: it is left to whoever ends what is left.
+            let _ = poll(&mut ended, Some(&END_LIMIT));
+        }
+    }
+
     /// Until a request comes or there are enough.
     fn make_ahead(&mut self) {
         while self.ready.len() < self.ahead && is_idle(self.control.as_fd(), REST) {

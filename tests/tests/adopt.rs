@@ -115,3 +115,33 @@ fn what_was_changed_meanwhile_is_in_force_afterwards() {
     assert_eq!(host.dispatch(SITE).json()["cold"], true);
     host.finish();
 }
+
+/// A process's children, by pid.
+fn children(of: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    };
+    pids.filter(|pid| parent(*pid) == Some(of)).collect()
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_leaves_no_helper_behind() {
+    let host = Host::new("");
+    let spawner = children(host.pid());
+    assert_eq!(spawner.len(), 1);
+    wait_for("inits are made ahead", seconds(20), || {
+        !children(spawner[0]).is_empty()
+    });
+    let helpers = [spawner.clone(), children(spawner[0])].concat();
+    host.signal_agent(libc::SIGTERM);
+    let left: Vec<_> = helpers
+        .iter()
+        .filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    host.start();
+    host.finish();
+}
