@@ -189,15 +189,6 @@ fn what_cannot_be_run_is_refused() {
         409,
         "not running",
     );
-    // Nothing runs in a frozen one: whoever asked would wait until somebody thaws it.
-    assert_eq!(host.dispatch("asleep.example.com").status, 200);
-    assert_eq!(host.verb("asleep.example.com", "freeze").status, 200);
-    refused(
-        "asleep.example.com",
-        &json!({"command": ["ls"]}),
-        409,
-        "frozen",
-    );
     refused(
         "no.example.com",
         &json!({"command": ["ls"]}),
