@@ -183,6 +183,7 @@ pub struct Limits {
 
 impl Limits {
     /// These, and `found` where they say nothing: what is in force after a change, as it was read back, from what was.
+    /// Of the disks that are not among these all rates have been lifted: the kernel does not tell of them any more.
     #[must_use]
     pub fn over(mut self, found: &Self) -> Self {
         fn keep<T: Copy>(own: &mut Setting<T>, found: Setting<T>) {
@@ -200,16 +201,49 @@ impl Limits {
         keep(&mut self.pids_max, found.pids_max);
         keep(&mut self.io_weight, found.io_weight);
         for disk in &found.io {
-            match self.io.iter_mut().find(|own| own.device == disk.device) {
-                Some(own) => {
-                    keep(&mut own.read_bps, disk.read_bps);
-                    keep(&mut own.write_bps, disk.write_bps);
-                    keep(&mut own.read_iops, disk.read_iops);
-                    keep(&mut own.write_iops, disk.write_iops);
-                }
-                None => self.io.push(*disk),
+            if let Some(own) = self.io.iter_mut().find(|own| own.device == disk.device) {
+                keep(&mut own.read_bps, disk.read_bps);
+                keep(&mut own.write_bps, disk.write_bps);
+                keep(&mut own.read_iops, disk.read_iops);
+                keep(&mut own.write_iops, disk.write_iops);
             }
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_back_goes_before_what_was_found() {
+        let disk = |minor| IoLimit {
+            read_bps: Setting::To(1 << 20),
+            ..IoLimit::of(Device { major: 8, minor })
+        };
+        let found = Limits {
+            pids_max: Setting::To(10),
+            memory_max: Setting::To(1 << 30),
+            io: vec![disk(0), disk(16)],
+            ..Limits::default()
+        };
+        let mut kept = disk(0);
+        kept.read_bps = Setting::Keep;
+        kept.write_bps = Setting::To(5);
+        let got = Limits {
+            pids_max: Setting::Max,
+            io: vec![kept],
+            ..Limits::default()
+        };
+        let now = got.over(&found);
+        assert_eq!(
+            (now.pids_max, now.memory_max),
+            (Setting::Max, Setting::To(1 << 30))
+        );
+        // The other disk was asked to be lifted, as are all that were found.
+        let mut both = disk(0);
+        both.write_bps = Setting::To(5);
+        assert_eq!(now.io, [both]);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use harness::inside::{ask, site};
 use harness::limits::{SITE, events, in_cgroup, patch, set, text};
 use harness::{Host, seconds, skip, time_scale, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The share of a CPU that the site gets, measured by itself over 5 s. More is never right; less only while others
 /// keep the processors busy, and then it is measured again.
@@ -273,6 +273,12 @@ fn a_limit_that_is_lifted_is_lifted() {
     assert_eq!(answer.status, 200, "{}", answer.json());
     assert_eq!(in_cgroup(&host, ["pids.max", "pids.max"]), "20");
     assert_eq!(host.status(SITE)["overrides"], json!({}));
+    // The kernel tells nothing of a disk without limits.
+    set(&host, &["io.write=5MB/s"]);
+    let answer = patch(&host, &json!({"io.write": "max"})).json();
+    let change = json!({"key": "io.write", "old": "5MB/s", "new": "max"});
+    assert_eq!(answer["changes"], json!([change]), "{answer}");
+    assert_eq!(answer["limits"]["io.write"], Value::Null, "{answer}");
     let pause = Duration::from_millis(50) * time_scale();
     wait_for("its children are gone", seconds(5) + pause, || {
         host.status(SITE)["usage"]["pids"] == 2

@@ -84,8 +84,7 @@ pub struct Container {
     /// The host's end of its link.
     host: Weak<netns::Host>,
     method: netns::Method,
-    /// The rates of its link as they were last seen or set; None as long as nobody has looked.
-    link: Mutex<Option<netns::Shape>>,
+    link: Mutex<traffic::Link>,
     /// Commands that operators run in it now.
     sessions: Arc<()>,
     /// When its keeper and stop tasks have to look again.

@@ -11,6 +11,15 @@ use crate::config::Limits;
 use crate::config::definition::LimitKey;
 use crate::platform::Platform;
 
+/// What is known of a container's link.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// Its rates as they were last seen or set; None as long as nobody has looked.
+    known: Option<Shape>,
+    /// How often they were set.
+    changes: u64,
+}
+
 /// The rates that limits demand of a link.
 fn shape(limits: &Limits) -> Shape {
     Shape {
@@ -105,10 +114,16 @@ impl Container {
         })
     }
 
+    /// Whether it is known that its link has no rates, and `limits` want none: then it is not asked.
+    pub fn has_no_rates(&self, limits: &Limits) -> bool {
+        let none = Shape::default();
+        shape(limits) == none && self.link().known == Some(none)
+    }
+
     /// The rates of its link. A link known to have none is not asked: that takes as long as to read all the limits of the
     /// control groups three times, and what somebody else puts on it is found as drift.
     fn traffic(&self) -> Result<Shape> {
-        let known = *self.link();
+        let known = self.link().known;
         match known {
             Some(shape) if shape == Shape::default() => Ok(shape),
             _ => self.ask_traffic(),
@@ -116,28 +131,36 @@ impl Container {
     }
 
     fn ask_traffic(&self) -> Result<Shape> {
+        let changes = self.link().changes;
         let found = match (self.record.address, self.host.upgrade()) {
             (Some(_), Some(host)) => host.shape_of(&self.namespace, self.record.slot)?,
             _ => Shape::default(),
         };
-        *self.link() = Some(found);
+        let mut link = self.link();
+        // Else it is of the time before a change.
+        if link.changes == changes {
+            link.known = Some(found);
+        }
         Ok(found)
     }
 
     fn put_traffic(&self, wanted: Shape) -> Result<()> {
         self.record.address.with_context(no_link)?;
         let host = self.host.upgrade().context("the agent is ending")?;
-        // Whatever comes of it.
-        *self.link() = None;
-        host.shape(&self.namespace, self.record.slot, wanted)?;
-        *self.link() = Some(wanted);
+        let done = host.shape(&self.namespace, self.record.slot, wanted);
+        {
+            let mut link = self.link();
+            link.changes += 1;
+            link.known = done.is_ok().then_some(wanted);
+        }
+        done?;
         Ok(())
     }
 
     /// Packets dropped at its egress limit; nothing where it has none, which costs nothing to find out again.
     pub fn egress_dropped(&self) -> Option<u64> {
         self.record.address?;
-        let known = *self.link();
+        let known = self.link().known;
         if known.is_some_and(|shape| shape.egress.is_none()) {
             return None;
         }
@@ -149,7 +172,7 @@ impl Container {
         dropped
     }
 
-    fn link(&self) -> MutexGuard<'_, Option<Shape>> {
+    fn link(&self) -> MutexGuard<'_, Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -47,7 +47,7 @@ impl State {
     }
 
     /// Whether the owner's group has been or will be told something.
-    fn is_told(&self) -> bool {
+    pub(super) fn is_told(&self) -> bool {
         self.is_ours() || self.standing.is_some() || self.above.is_some()
     }
 

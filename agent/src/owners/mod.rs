@@ -207,6 +207,15 @@ impl Owners {
         Ok(got)
     }
 
+    /// Whether limits of this site are in force within microseconds: nobody else is changing its owner's groups, which may
+    /// take as long as it takes to take memory from them, and nothing is to be told to the group above it.
+    pub fn is_quick(&self, group: &Group) -> bool {
+        let owner = owner_and_site(group).map(|(owner, _)| self.known(owner));
+        let Ok(Some(owner)) = owner else { return false };
+        let state = owner.state.try_lock();
+        state.is_ok_and(|state| !state.is_told())
+    }
+
     /// A site's cgroup is gone.
     pub fn leave(&self, group: &Arc<Group>) {
         let Ok((name, vhost)) = owner_and_site(group) else {

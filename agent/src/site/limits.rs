@@ -332,7 +332,7 @@ impl Site {
     /// Puts limits in force on a running container; all that were and all that are now, as the kernel says.
     ///
     /// Control groups are written on this thread: to wake another takes longer than they do, and with all processors busy
-    /// ten times longer. Only where memory may have to be taken from the site, what else this thread has to do is handed on.
+    /// ten times longer. What else it has to do is handed on where that may take longer: see [`Self::is_quick`].
     pub(super) async fn enforce(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -344,7 +344,7 @@ impl Site {
         let quota = self.limit_disk(limits, below_use).await?;
         let mut wanted = translate(limits, disk.as_ref().map(AsFd::as_fd), true)?;
         lift_others(&mut wanted, &found);
-        let takes_memory = takes_memory(&wanted, &found);
+        let quick = !takes_memory(&wanted, &found) && self.is_quick(container, limits);
         let write = || -> Result<(Limits, Limits)> {
             let before = container.limits_with(&found)?;
             let got = container.limit_traffic(limits, || {
@@ -360,9 +360,9 @@ impl Site {
             after.set(LimitKey::Disk, quota.and_then(|quota| quota.limit));
             Ok((before, after))
         };
-        let done = match takes_memory {
-            true => tokio::task::block_in_place(write),
-            false => write(),
+        let done = match quick {
+            true => write(),
+            false => tokio::task::block_in_place(write),
         };
         if done.is_err() && quota != limits.disk().and_then(|disk| disk.finite()) {
             let mut old = Limits::default();
@@ -372,6 +372,14 @@ impl Site {
         let (mut before, after) = done?;
         before.set(LimitKey::Disk, quota);
         Ok((before, after))
+    }
+
+    /// Whether nothing is to be told but the container's own control group: no link, no owner's group, no process.
+    fn is_quick(&self, container: &Container, limits: &Limits) -> bool {
+        let platform = &self.platform;
+        !platform.promises.ever()
+            && container.has_no_rates(limits)
+            && platform.owners.is_quick(&container.group)
     }
 
     /// The documents, for the disk they are on: their storage is asked only where an I/O limit is or was set.
