@@ -22,16 +22,10 @@ impl Group {
         }
     }
 
-    /// How often it was at its limits, for three reads. What cannot be read is `None`.
+    /// How often it was at limits that [`Self::counters`] says nothing of, for two reads. What cannot be read is `None`.
     #[must_use]
     pub fn limit_hits(&self) -> LimitHits {
-        let mut cpu = Usage::default();
         let mut out = LimitHits::default();
-        if let Some((root, dir)) = self.slot(Controller::Cpu)
-            && root.backend().usage_cpu(dir, &mut cpu).is_ok()
-        {
-            out.throttled_usec = cpu.throttled_usec;
-        }
         if let Some((root, dir)) = self.slot(Controller::Memory) {
             out.memory = root.backend().memory_hits(dir).ok().flatten();
         }

@@ -38,8 +38,6 @@ pub struct Usage {
 /// How often and for how long a group was held up at its limits; `None` where this host cannot tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LimitHits {
-    /// For how long it was held back, in µs, summed over CPUs.
-    pub throttled_usec: Option<u64>,
     /// How often it was at a limit of its memory, so that something had to be taken back from it first.
     pub memory: Option<u64>,
     /// How often a fork failed.

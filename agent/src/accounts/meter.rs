@@ -30,8 +30,9 @@ pub(super) struct Meter {
     state: Mutex<State>,
 }
 
-/// Told whenever a container that may have done something is looked at. Whether it has to be the next time, too.
-pub type Watch = Box<dyn Fn(&Container) -> bool + Send + Sync>;
+/// Told whenever a container that may have done something is looked at, with the µs for which it was held back at its CPU
+/// limit. Whether it has to be the next time, too.
+pub type Watch = Box<dyn Fn(&Container, Option<u64>) -> bool + Send + Sync>;
 
 impl std::fmt::Debug for Meter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -129,7 +130,7 @@ impl Meter {
         let dispatches = self.asked.swap(0, Ordering::Relaxed);
         record.more.set(Field::Dispatches, dispatches);
         self.memory.store(record.gauges.memory, Ordering::Relaxed);
-        state.watched = (self.watch)(&container);
+        state.watched = (self.watch)(&container, record.reading.get(Field::Throttled));
         state.looks = 0;
         state.cpu = record.reading.get(Field::Cpu);
         take(record);

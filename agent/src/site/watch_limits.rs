@@ -32,11 +32,14 @@ impl Site {
     pub(super) fn watch(self: &Arc<Self>, new: bool) -> Watch {
         self.lock().hits.begin(new);
         let site = Arc::downgrade(self);
-        Box::new(move |container| site.upgrade().is_some_and(|site| site.look(container)))
+        Box::new(move |container, throttled| {
+            site.upgrade()
+                .is_some_and(|site| site.look(container, throttled))
+        })
     }
 
     /// Whether there is more to be told later.
-    fn look(&self, container: &Container) -> bool {
+    fn look(&self, container: &Container, throttled: Option<u64>) -> bool {
         let group = container.group.limit_hits();
         let dropped = container.egress_dropped();
         // As of the look before: its storage may not answer.
@@ -45,7 +48,7 @@ impl Site {
         let (due, waits, limits, owner) = {
             let mut inner = self.lock();
             for (hit, counter) in [
-                (Hit::Throttled, group.throttled_usec),
+                (Hit::Throttled, throttled),
                 (Hit::Reclaimed, group.memory),
                 (Hit::ForkRefused, group.forks),
                 (Hit::EgressDropped, dropped),
