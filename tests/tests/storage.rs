@@ -214,3 +214,27 @@ fn a_running_site_whose_storage_hangs_harms_nobody() {
     assert_eq!(host.get(SITE, "/").status, 200);
     done(host, fuse);
 }
+
+#[test]
+fn a_site_that_goes_while_its_limits_are_being_changed_is_promised_nothing() {
+    let (host, fuse) = host("");
+    let set = host.ctl(&["set", SITE, "class=guaranteed", "cpu=20%"]);
+    assert!(set.status.success(), "{set:?}");
+    let promised =
+        || host.request("GET", "/v1/status", b"").json()["promises"]["cpu"]["promised"].clone();
+    assert_eq!(promised(), "20%");
+    fuse.signal(libc::SIGSTOP);
+    std::thread::scope(|threads| {
+        // Until it is clear that the storage does not answer.
+        let set = threads.spawn(|| host.ctl(&["set", SITE, "cpu=10%", "disk=1G"]));
+        std::thread::sleep(Duration::from_millis(500));
+        let path = format!("/v1/vhosts/{SITE}");
+        assert_eq!(host.request("DELETE", &path, b"").status, 200);
+        let output = set.join().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+    });
+    wait_for("nothing is promised", seconds(10), || promised() == "0%");
+    assert!(!host.dir.join(format!("state/vhosts/{SITE}.json")).exists());
+    drop(fuse);
+    host.finish();
+}

@@ -234,7 +234,8 @@ impl Ledger {
         ))
     }
 
-    /// Promises it, or says why not and changes nothing.
+    /// Promises it, or says why not and changes nothing. What this gives up is nobody else's until [`Self::place`] tells how
+    /// the change has ended: one that fails gives the site back what it had, whoever waits for room.
     pub fn admit(
         &mut self,
         site: &str,
@@ -243,22 +244,36 @@ impl Ledger {
     ) -> Result<Change, String> {
         let claim = claim.into();
         self.check(site, owner, claim)?;
-        Ok(self.place(site, owner, claim))
+        let held = claim.and_later(self.claimed(site, |_| true).room);
+        let stays = !self.claimed(site, |of| of == owner).is_none();
+        // The budget of another owner may have no room for more than is asked for.
+        let claim = match stays || self.check(site, owner, held).is_ok() {
+            true => held,
+            false => claim,
+        };
+        Ok(self.replace(site, owner, claim, None))
     }
 
     /// Promises it if there is room; else the site is promised nothing until there is.
     pub fn place(&mut self, site: &str, owner: &str, claim: impl Into<Claim>) -> Change {
         let claim = claim.into();
-        let before = self.sum.promise.cpu > 0;
-        let mut change = Change::default();
         if let Some(old) = self.sites.get(site)
             && (&*old.owner, old.claim, old.kept) == (owner, claim, true)
         {
-            return change;
+            return Change::default();
         }
+        let unkept = self.check(site, owner, claim).err();
+        self.replace(site, owner, claim, unkept)
+    }
+
+    fn replace(&mut self, site: &str, owner: &str, claim: Claim, unkept: Option<String>) -> Change {
+        let before = self.sum.promise.cpu > 0;
+        let mut change = Change {
+            unkept,
+            ..Change::default()
+        };
         self.take(site, &mut change);
         if !claim.is_none() {
-            change.unkept = self.check(site, owner, claim).err();
             let (site, owner): (Arc<str>, Arc<str>) = (site.into(), owner.into());
             if change.unkept.is_none() {
                 self.keep(&owner, claim, &mut change);

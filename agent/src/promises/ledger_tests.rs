@@ -170,6 +170,43 @@ fn what_is_given_up_for_a_time_keeps_its_room() {
     ledger.admit("b", "beta", cpu(360)).unwrap();
 }
 
+#[test]
+fn a_change_that_fails_costs_nothing_however_many_wait() {
+    let mut ledger = host();
+    ledger.place("a", "acme", cpu(300));
+    ledger.place("b", "beta", cpu(100));
+    let both = |percent, gib| Promise {
+        memory: memory(gib).memory,
+        ..cpu(percent)
+    };
+    // Less of one, more of the other: of both there is room for what was and for what may be.
+    ledger.admit("a", "acme", both(200, 7)).unwrap();
+    assert_eq!((ledger.sum(), ledger.room()), (both(200, 7), both(300, 7)));
+    assert!(ledger.kept("b").is_none() && ledger.admit("b", "beta", cpu(100)).is_err());
+    // It has failed: so nobody else has got anything.
+    assert!(ledger.place("a", "acme", cpu(300)).unkept.is_none());
+    assert_eq!((ledger.kept("a"), ledger.room()), (cpu(300), cpu(300)));
+    // It is sure: so what was given up is there for who waits.
+    ledger.admit("a", "acme", cpu(0)).unwrap();
+    assert!(ledger.kept("b").is_none());
+    ledger.place("a", "acme", cpu(0));
+    assert_eq!(ledger.kept("b"), cpu(100));
+    // What was never kept holds no room.
+    ledger.place("a", "acme", cpu(300));
+    ledger.admit("a", "acme", cpu(200)).unwrap();
+    assert_eq!(ledger.room(), cpu(300));
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum How {
+    /// By a file.
+    Placed,
+    /// By a change, which succeeds.
+    Sure,
+    /// By a change that fails afterwards.
+    Failed,
+}
+
 /// One step: a site asks for something now and for something later, or an owner has another budget.
 #[derive(Debug, Clone)]
 enum Step {
@@ -178,7 +215,7 @@ enum Step {
         owner: usize,
         now: Promise,
         later: Promise,
-        strict: bool,
+        how: How,
     },
     Bind(usize, Bound),
 }
@@ -192,10 +229,11 @@ fn promise() -> impl Strategy<Value = Promise> {
 
 fn step() -> impl Strategy<Value = Step> {
     let later = prop_oneof![2 => Just(Promise::default()), 1 => promise()];
-    let claim = (0..8usize, 0..3usize, promise(), later, any::<bool>());
+    let how = prop_oneof![Just(How::Placed), Just(How::Sure), Just(How::Failed)];
+    let claim = (0..8usize, 0..3usize, promise(), later, how);
     let bound = (prop::option::of(0..30_000u64), prop::option::of(0..6 * GIB));
     prop_oneof![
-        5 => claim.prop_map(|(site, owner, now, later, strict)| Step::Claim { site, owner, now, later, strict }),
+        5 => claim.prop_map(|(site, owner, now, later, how)| Step::Claim { site, owner, now, later, how }),
         1 => (0..3usize, bound).prop_map(|(owner, (cpu, memory))| Step::Bind(owner, Bound { cpu, memory })),
     ]
 }
@@ -225,16 +263,21 @@ proptest! {
         for step in steps {
             let before = (ledger.sum(), ledger.room());
             match step {
-                Step::Claim { site, owner, now, later, strict } => {
+                Step::Claim { site, owner, now, later, how } => {
                     let claim = Claim::from(now).and_later(later);
                     let (name, of) = (format!("s{site}"), format!("o{owner}"));
-                    let refused = strict && ledger.admit(&name, &of, claim).is_err();
+                    let (old_owner, old) = asked[site];
+                    let had = ledger.unkept().iter().all(|(site, _)| **site != name);
+                    let refused = how != How::Placed && ledger.admit(&name, &of, claim).is_err();
                     if refused {
                         prop_assert_eq!((ledger.sum(), ledger.room()), before);
+                    } else if how == How::Failed {
+                        prop_assert!(within(ledger.room(), room));
+                        let unkept = ledger.place(&name, &format!("o{old_owner}"), old).unkept;
+                        prop_assert!(!had || owner != old_owner || unkept.is_none(), "{unkept:?}");
                     } else {
-                        if !strict {
-                            ledger.place(&name, &of, claim);
-                        }
+                        let unkept = ledger.place(&name, &of, claim).unkept;
+                        prop_assert!(how == How::Placed || unkept.is_none(), "{unkept:?}");
                         asked[site] = (owner, claim);
                     }
                 }

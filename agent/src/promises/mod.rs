@@ -51,7 +51,8 @@ impl Promises {
     }
 
     /// Promises it if there is room, instead of what the site was promised before; else says why not, and changes nothing.
-    /// `dry_run` only asks. What changes has to be told to [`crate::owners::Owners::keep_promises`].
+    /// `dry_run` only asks. Once it is sure, or has failed, [`Self::place`] says what is promised: until then the room of what
+    /// the site gives up stays with it. What changes has to be told to [`crate::owners::Owners::keep_promises`].
     pub fn admit(
         &self,
         site: &str,

@@ -154,11 +154,7 @@ impl Registry {
                         Some((&(&*definition.name).into(), &(&*definition.owner).into())),
                         json!({"change": "in force"}),
                     );
-                    self.place_promise(&definition).await;
-                    if let Some(site) = self.site(&definition.name).filter(|site| !site.withdrawn())
-                    {
-                        self.redefine(&site, definition).await;
-                    }
+                    self.carry_over(&definition).await;
                 }
                 Change::Removed(definition) => {
                     self.take_promise_back(&definition.name).await;
@@ -208,6 +204,7 @@ impl Registry {
         tokio::spawn(async move {
             let _ending = ending;
             site.until_gone().await;
+            let _unchanging = site.unchanging().await;
             site.forget_everything().await;
             registry.take_promise_back(&site.name).await;
             registry.forget(&site);

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::Registry;
 use crate::api::problem::Problem;
 use crate::config::Definition;
 use crate::promises::{Change, Claim, may_promise};
-use crate::site::Site;
+use crate::site::{Site, longest_wait};
 
 impl Registry {
     /// What a site is promised under this definition, with what the operator has set since.
@@ -44,8 +45,12 @@ impl Registry {
 
     /// A definition is about to be in force: so is what it promises, if there is room.
     pub(super) async fn place_promise(self: &Arc<Self>, definition: &Arc<Definition>) {
+        self.place_promise_until(definition, longest_wait()).await;
+    }
+
+    async fn place_promise_until(self: &Arc<Self>, definition: &Arc<Definition>, until: Instant) {
         if let Some(site) = self.site(&definition.name).filter(|site| !site.withdrawn()) {
-            return site.place_promise(Some(definition.clone())).await;
+            return site.place_promise(Some(definition.clone()), until).await;
         }
         let claim = self.claim_under(definition).unwrap_or_else(|error| {
             tracing::error!("{}: {error}", definition.name);
@@ -56,11 +61,16 @@ impl Registry {
         self.keep(change).await;
     }
 
-    /// Carries another definition over to a vhost that has been woken, and what it promises.
-    pub(super) async fn redefine(self: &Arc<Self>, site: &Arc<Site>, definition: Arc<Definition>) {
-        site.redefine(definition).await;
-        // Limits may have been set between the ledger's word and the definition's.
-        site.place_promise(None).await;
+    /// Has the ledger promise what a definition does, and carries it over to its vhost if that has been woken. While limits
+    /// of that are being changed, all that is left waits its turn, but other definitions wait once, not for each step.
+    pub(super) async fn carry_over(self: &Arc<Self>, definition: &Arc<Definition>) {
+        let until = longest_wait();
+        self.place_promise_until(definition, until).await;
+        if let Some(site) = self.site(&definition.name).filter(|site| !site.withdrawn()) {
+            site.redefine(definition.clone(), until).await;
+            // Limits may have been set between the ledger's word and the definition's.
+            site.place_promise(None, until).await;
+        }
     }
 
     /// A definition is gone, and what it promised.

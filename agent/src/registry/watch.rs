@@ -178,8 +178,7 @@ impl Registry {
                 && let Some(definition) = self.pattern_definition(&site.name)
                 && site.definition() != definition
             {
-                self.place_promise(&definition).await;
-                self.redefine(&site, definition).await;
+                self.carry_over(&definition).await;
             }
         }
     }

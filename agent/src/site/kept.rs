@@ -45,7 +45,8 @@ impl Kept {
 }
 
 impl Site {
-    /// Changes what is kept: on disk first, then in memory. One change at a time, whoever asks.
+    /// Changes what is kept: on disk first, then in memory. One change at a time, whoever asks. Of a vhost that is being
+    /// removed nothing is kept: whoever gets its name next would inherit it.
     pub(super) async fn change_kept(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Kept) + Send + 'static,
@@ -53,7 +54,13 @@ impl Site {
         let site = self.clone();
         let work = move || {
             let _one_at_a_time = site.keeping.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = site.lock().kept.clone();
+            let before = {
+                let inner = site.lock();
+                if inner.withdrawn {
+                    return Ok(());
+                }
+                inner.kept.clone()
+            };
             let mut kept = before.clone();
             change(&mut kept);
             if kept != before {

@@ -166,6 +166,11 @@ impl Site {
             self.enforce_limits_now().await?;
             return Err(error);
         }
+        // Only now is what it gives up somebody else's.
+        self.claim_again(&owner, claim).await;
+        if self.withdrawn() {
+            anyhow::bail!("{} is being removed", self.name);
+        }
         if asleep && self.settled().await != State::Stopped {
             // Started meanwhile, with what was in force when that began.
             self.enforce_limits_now().await?;

@@ -47,6 +47,7 @@ use hits::Hits;
 pub use kept::Kept;
 pub(crate) use limits::Ask;
 pub use temporary::time;
+pub(crate) use verbs::longest_wait;
 pub(crate) use view::shown;
 pub use watch_limits::HitTotals;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use tokio::time::Instant;
 
-use super::verbs::LONGEST_CHANGE;
 use super::{Kept, Site};
 use crate::config::{Definition, Limits};
 use crate::promises::{Change, Claim, may_promise};
@@ -38,8 +38,12 @@ impl Site {
     }
 
     /// Has the ledger promise what a definition does, if there is room, and the kernel keep it; without one, that which is
-    /// in force. Not while limits are being changed: what they promise would be forgotten.
-    pub(crate) async fn place_promise(self: &Arc<Self>, definition: Option<Arc<Definition>>) {
+    /// in force. Not while limits are being changed: what they promise would be forgotten. Waits for that until then.
+    pub(crate) async fn place_promise(
+        self: &Arc<Self>,
+        definition: Option<Arc<Definition>>,
+        until: Instant,
+    ) {
         let site = self.clone();
         let work = tokio::spawn(async move {
             let _one_at_a_time = site.limits.lock().await;
@@ -54,23 +58,36 @@ impl Site {
             site.claim_again(&definition.owner, claim).await;
         });
         // Elapsed: a change under way waits for its storage. Others are not kept waiting, and whoever comes last is last.
-        let _ = tokio::time::timeout(LONGEST_CHANGE, work).await;
+        let _ = tokio::time::timeout_at(until, work).await;
     }
 
-    /// Has the ledger promise it and the kernel keep it, or says why that cannot be.
+    /// Has the ledger promise it and the kernel keep it, or says why that cannot be. How the change has ended that it is for
+    /// is told by [`Self::claim_again`].
     pub(super) async fn claim(&self, owner: &str, claim: Claim, dry_run: bool) -> Result<()> {
-        let admitted = self
-            .platform
-            .promises
-            .admit(&self.name, owner, claim, dry_run);
-        self.keep(admitted.map_err(anyhow::Error::msg)?).await;
+        let promises = &self.platform.promises;
+        let admitted = self.while_defined(|| promises.admit(&self.name, owner, claim, dry_run));
+        match admitted {
+            Some(admitted) => self.keep(admitted.map_err(anyhow::Error::msg)?).await,
+            None => anyhow::bail!("{} is being removed", self.name),
+        }
         Ok(())
     }
 
-    /// What was promised before a change that has failed, or is once the time of limits is over.
-    pub(super) async fn claim_again(&self, owner: &str, before: Claim) {
-        let change = self.platform.promises.place(&self.name, owner, before);
-        self.keep(change).await;
+    /// What is promised after a change: what is asked for, or was before if it has failed, or is once the time of limits is
+    /// over.
+    pub(super) async fn claim_again(&self, owner: &str, claim: Claim) {
+        let promises = &self.platform.promises;
+        let placed = self.while_defined(|| promises.place(&self.name, owner, claim));
+        if let Some(change) = placed {
+            self.keep(change).await;
+        }
+    }
+
+    /// Does it unless the vhost is being removed, which does not begin meanwhile: what is promised afterwards would be
+    /// taken back by nobody.
+    fn while_defined<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let inner = self.lock();
+        (!inner.withdrawn).then(work)
     }
 
     async fn keep(&self, change: Change) {

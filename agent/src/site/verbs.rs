@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
-
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{MutexGuard, OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
 use super::{Ready, Refused, Site};
 use crate::config::Definition;
@@ -26,8 +24,13 @@ enum Now {
     Deaf(Arc<crate::container::Container>),
 }
 
-/// How long changes of other definitions wait until changed limits of this one are in force.
-pub(super) const LONGEST_CHANGE: Duration = Duration::from_secs(10);
+/// How long changes of other definitions wait until changed limits of this one are in force, and its removal for a change.
+const LONGEST_CHANGE: Duration = Duration::from_secs(10);
+
+/// When a change that begins now keeps others waiting no longer.
+pub(crate) fn longest_wait() -> tokio::time::Instant {
+    tokio::time::Instant::now() + LONGEST_CHANGE
+}
 
 impl Site {
     /// Makes the vhost ready and says where; waits for a start under way.
@@ -171,8 +174,12 @@ impl Site {
     }
 
     /// Another definition is in force. Changed limits are applied to the running container, everything else takes
-    /// effect with the next start, for which the container is recycled.
-    pub async fn redefine(self: &Arc<Self>, definition: Arc<Definition>) {
+    /// effect with the next start, for which the container is recycled. Waits until then for limits to be in force.
+    pub async fn redefine(
+        self: &Arc<Self>,
+        definition: Arc<Definition>,
+        until: tokio::time::Instant,
+    ) {
         let recycle = {
             let mut inner = self.lock();
             let recycle = !inner.definition.same_but_limits(&definition);
@@ -199,7 +206,7 @@ impl Site {
                 }
             });
             // Elapsed: its documents are many, or their storage does not answer. Other definitions do not wait for that.
-            let _ = tokio::time::timeout(LONGEST_CHANGE, work).await;
+            let _ = tokio::time::timeout_at(until, work).await;
         }
     }
 
@@ -215,6 +222,13 @@ impl Site {
         self.lock().withdrawn = true;
         self.feed(Event::Withdraw);
         ending
+    }
+
+    /// Keeps limits from being changed, which the change under way may end with before: what it does to storage would come
+    /// after all is forgotten. Nothing if that takes too long.
+    pub async fn unchanging(&self) -> Option<MutexGuard<'_, ()>> {
+        let limits = self.limits.lock();
+        tokio::time::timeout_at(longest_wait(), limits).await.ok()
     }
 
     /// Waits until nothing is kept of it any more, once it is gone.

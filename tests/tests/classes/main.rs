@@ -1,6 +1,7 @@
 //! Classes: what is promised is counted, kept by the kernel, and never more than the host has.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod changes;
 mod latency;
 mod memory;
 
