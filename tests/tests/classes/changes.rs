@@ -57,14 +57,20 @@ fn a_change_that_fails_costs_no_promise_though_another_waits_for_it() {
 #[test]
 fn a_definition_whose_limits_are_being_changed_keeps_others_waiting_once() {
     let host = Host::new("");
+    let socket = host.socket();
+    let documents = [A, B].map(|name| (name, host.documents(name)));
+    let ask = |method: &str, path: &str, body: &Value| {
+        let path = format!("/v1/vhosts/{path}");
+        harness::http::request(&socket, method, &path, body.to_string().as_bytes()).unwrap()
+    };
     let put = |name: &str, pids: u64| {
+        let documents = documents.iter().find(|(of, _)| *of == name);
         let body = json!({
-            "owner": "acme", "documents": host.documents(name), "listen": "tcp:8080",
+            "owner": "acme", "documents": documents.unwrap().1, "listen": "tcp:8080",
             "command": ["/usr/bin/busybox", "sleep", "3600"],
             "limits": {"pids": pids}, "start": {"timeout": "10m"}, "stop": {"timeout": "1s"},
         });
-        let path = format!("/v1/vhosts/{name}");
-        let answer = host.request("PUT", &path, body.to_string().as_bytes());
+        let answer = ask("PUT", name, &body);
         assert_eq!(answer.status, 200, "{name}: {}", answer.json());
     };
     let in_force = || {
@@ -75,12 +81,12 @@ fn a_definition_whose_limits_are_being_changed_keeps_others_waiting_once() {
     };
     put(A, 20);
     std::thread::scope(|threads| {
-        threads.spawn(|| host.verb(A, "start"));
+        threads.spawn(|| ask("POST", &format!("{A}/start"), &Value::Null));
         wait_for("it starts", seconds(20), || {
             host.status(A)["state"] == "starting"
         });
         // Waits for the end of the start.
-        threads.spawn(|| change(&host, &json!({"cpu": "50%"})));
+        threads.spawn(|| ask("PATCH", &format!("{A}/limits"), &json!({"cpu": "50%"})));
         std::thread::sleep(seconds(1));
         let before = in_force();
         threads.spawn(|| put(A, 30));
