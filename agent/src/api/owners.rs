@@ -264,6 +264,7 @@ fn view(owner: &str, overview: &Overview, defined: &[Arc<str>], configured: &Bud
                 "defined": defined.iter().any(|d| &**d == name),
                 "share": shares.and_then(|shares| shares.get(name)),
                 "awake": awake.is_some(),
+                "without_io": awake.and_then(|awake| awake.without_io.as_deref()),
                 "guaranteed": core(awake.and_then(|awake| awake.guarantee)),
                 "cpu": core(awake.and_then(|awake| awake.quota)),
                 "cpu_seconds": awake.map(|awake| awake.used as f64 / 1e6),

@@ -103,6 +103,7 @@ struct Site {
     guaranteed: Option<String>,
     cpu: Option<String>,
     cpu_seconds: Option<f64>,
+    without_io: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -265,6 +266,11 @@ fn shown(screen: &Screen, owner: &Owner) -> Vec<String> {
     }
     lines.push(String::new());
     lines.extend(table.lines(screen));
+    lines.extend(owner.sites.iter().filter_map(|site| {
+        let why = text::clean(site.without_io.as_deref()?);
+        let vhost = text::clean(&site.vhost);
+        Some(format!("{vhost} is not bound by io: {why}"))
+    }));
     lines
 }
 

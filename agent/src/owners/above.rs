@@ -5,12 +5,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cgroup::{CpuLimit, Group, Limits, Setting};
 
-use super::disks::Disk;
+use super::disks::Joining;
 use super::live::{Live, limit};
 use super::state::State;
 use super::{Awake, Overview};
 use crate::config::units::Bytes;
-use crate::promises::{Promises, Standing};
 
 #[derive(Debug)]
 pub(super) struct Above {
@@ -24,26 +23,7 @@ impl State {
     pub(super) fn forget_above(&mut self) {
         self.above = None;
         self.bounded.clear();
-    }
-
-    /// Looks at the group of an owner of whom nothing is known: the last agent may have put a budget on it that nobody sets
-    /// any more, or kept promises with it that nobody makes.
-    pub(super) fn examine(&mut self, tree: &cgroup::Tree, owner: &str, promises: &Arc<Promises>) {
-        if self.above.is_some() || !self.live.is_empty() {
-            return;
-        }
-        let Ok(group) = tree.open_group(&[owner]) else {
-            return;
-        };
-        let Ok(found) = group.read() else {
-            return;
-        };
-        self.note_disks(&found);
-        if self.standing.is_none() && limited(&found) {
-            self.above = Some(Above { group, told: None });
-            self.standing = Some(Standing::default());
-            self.promises = Some(promises.clone());
-        }
+        self.awaited.clear();
     }
 
     /// Whether the owner's group has been or will be told something.
@@ -52,12 +32,12 @@ impl State {
     }
 
     /// Puts the budget on the owner's group, unless it is there. Only where a site's group is below it.
-    /// `joining` is a site that is about to be there, with the disk of its documents.
+    /// `joining` is a site that is about to be there.
     pub(super) fn bind(
         &mut self,
         tree: &cgroup::Tree,
         owner: &str,
-        joining: Option<(&str, Disk)>,
+        joining: Option<Joining<'_>>,
     ) -> Result<()> {
         // One that was told something before has to be told that it is over.
         if !self.is_told() {
@@ -69,14 +49,16 @@ impl State {
                 told: None,
             });
         }
+        let (io, over) = self.io(joining)?;
         let Some(above) = &self.above else {
             return Ok(());
         };
-        let mut limits = Limits::default();
+        let mut limits = Limits {
+            io,
+            ..Limits::default()
+        };
         self.budget_into(&mut limits);
         self.rank_above(&above.group, &mut limits);
-        let (io, over) = self.io(joining)?;
-        limits.io = io;
         let Some(above) = &mut self.above else {
             return Ok(());
         };
@@ -134,6 +116,7 @@ impl State {
                     .ok()
                     .and_then(|u| u.cpu_usec)
                     .unwrap_or(0),
+                without_io: self.without.get(name).cloned(),
             };
             (name.clone(), awake)
         };
@@ -151,15 +134,4 @@ impl State {
             usage: group.and_then(|group| group.usage().ok()),
         }
     }
-}
-
-/// Whether a group has limits or a rank.
-fn limited(found: &Limits) -> bool {
-    let default = |weight: Setting<u64>| weight.value().is_none_or(|weight| weight == 100);
-    found.cpu.value().is_some()
-        || found.memory_max.value().is_some()
-        || found.memory_min.value().is_some_and(|bytes| bytes > 0)
-        || !found.io.is_empty()
-        || found.cpu_idle == Setting::To(true)
-        || !default(found.cpu_weight)
 }

@@ -1,11 +1,12 @@
 //! I/O of all sites of an owner together: on which disks it is bounded, and what their group is told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use cgroup::{Controller, Device, IoLimit, Setting};
 
-use super::model::{Account, Budget};
+use super::model::Budget;
 use super::state::State;
 use super::{Defaults, Owners};
 
@@ -41,11 +42,6 @@ pub(super) fn strip(defaults: &mut Defaults) -> Vec<String> {
     stripped.collect()
 }
 
-/// The same of what is kept of an owner.
-pub(super) fn strip_account(account: &mut Account) -> bool {
-    std::mem::take(&mut account.budget.io).is_limited()
-}
-
 impl Owners {
     /// Budgets that are not kept, each with what says it and why.
     pub fn problems(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -53,45 +49,91 @@ impl Owners {
         self.unkept.iter().map(move |who| (&**who, why))
     }
 
-    /// Whether a budget can be kept on this host.
-    pub(super) fn check_io(&self, budget: &Budget) -> Result<()> {
+    /// Whether a budget can be kept on this host; what was said before it could not stays as it is.
+    pub(super) fn check_io(&self, before: &Budget, budget: &Budget) -> Result<()> {
         match impossible(&self.tree) {
-            Some(why) if budget.io.is_limited() => bail!(why),
+            Some(why) if budget.io.is_limited() && budget.io != before.io => bail!(why),
             _ => Ok(()),
         }
     }
 }
 
+/// A site that is about to have a container, or whose container is told something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Joining<'a> {
+    pub(super) site: &'a str,
+    pub(super) disk: Disk,
+    /// Nothing runs in it yet: it can be refused.
+    pub(super) new: bool,
+}
+
+/// Disks on which an owner's sites are bounded together.
+#[derive(Debug, Default)]
+struct Bounds {
+    disks: BTreeSet<Device>,
+    /// Awake sites on no such disk, with the reason.
+    without: BTreeMap<Arc<str>, String>,
+}
+
+/// The disk under a file system.
+fn resolve(disk: Disk) -> Result<Option<Device>> {
+    match disk {
+        Disk::None => Ok(None),
+        Disk::Unknown => bail!(
+            "it was started by an older agent, which did not note the disk of its documents; restart it"
+        ),
+        Disk::Of(number) => Ok(Some(cgroup::block_device(number)?)),
+    }
+}
+
 impl State {
-    /// The disks that the budget bounds: those of the documents of awake sites, and of one that is about to be.
-    fn disks(&self, joining: Option<(&str, Disk)>) -> Result<BTreeSet<Device>> {
+    /// The disks that the budget bounds: those of the documents of awake sites, and of one that is about to be. Who is
+    /// awake already is not to suffer from what another cannot have.
+    fn bounds(&self, joining: Option<Joining<'_>>) -> Result<Bounds> {
+        let mut bounds = Bounds::default();
         if !self.account.budget.io.is_limited() {
-            return Ok(BTreeSet::new());
+            return Ok(bounds);
         }
-        let live = self.live.iter().map(|(name, live)| (&**name, live.disk));
-        let all = live
-            .filter(|(name, _)| joining.is_none_or(|(other, _)| other != *name))
-            .chain(joining);
-        let mut disks = BTreeSet::new();
-        for (site, disk) in all {
-            let kept = || format!("the I/O budget cannot be kept for {site}");
-            match disk {
-                Disk::None => {}
-                Disk::Unknown => bail!(
-                    "{}: it was started by an older agent, which did not note the disk of its documents; restart it",
-                    kept()
-                ),
-                Disk::Of(device) => {
-                    disks.insert(cgroup::block_device(device).with_context(kept)?);
+        let mut known: Vec<(Disk, Result<Option<Device>, String>)> = Vec::new();
+        let mut look = |disk: Disk| {
+            if let Some((_, found)) = known.iter().find(|(one, _)| *one == disk) {
+                return found.clone();
+            }
+            let found = resolve(disk).map_err(|error| format!("{error:#}"));
+            known.push((disk, found.clone()));
+            found
+        };
+        let others = self.live.iter().map(|(name, live)| (&**name, live.disk));
+        let others = others.filter(|(name, _)| joining.is_none_or(|joining| joining.site != *name));
+        let joins = joining.map(|joining| (joining.site, joining.disk));
+        for (site, disk) in others.chain(joins) {
+            match look(disk) {
+                Ok(device) => bounds.disks.extend(device),
+                Err(why) if joining.is_some_and(|joining| joining.new && joining.site == site) => {
+                    bail!("the I/O budget cannot be kept for {site}: {why}")
                 }
+                Err(why) => drop(bounds.without.insert(site.into(), why)),
             }
         }
-        Ok(disks)
+        if !self.awaited.is_empty() {
+            // Somebody of whom nobody has asked yet may be on any of them.
+            bounds.disks.extend(&self.bounded);
+        }
+        Ok(bounds)
     }
 
     /// What the owner's group is to be told of I/O; and what has to be lifted, as it was told before.
-    pub(super) fn io(&self, joining: Option<(&str, Disk)>) -> Result<(Vec<IoLimit>, Vec<IoLimit>)> {
-        let disks = self.disks(joining)?;
+    pub(super) fn io(
+        &mut self,
+        joining: Option<Joining<'_>>,
+    ) -> Result<(Vec<IoLimit>, Vec<IoLimit>)> {
+        let Bounds { disks, without } = self.bounds(joining)?;
+        for (site, why) in &without {
+            if !self.without.contains_key(site) {
+                tracing::error!("{site} is not bound by its owner's I/O budget: {why}");
+            }
+        }
+        self.without = without;
         let [read_bps, write_bps, read_iops, write_iops] = self
             .account
             .budget

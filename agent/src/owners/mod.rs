@@ -7,6 +7,9 @@
 mod above;
 mod disks;
 mod drift;
+mod enforce;
+#[cfg(test)]
+mod enforce_tests;
 pub mod io_budget;
 mod lend;
 mod lender;
@@ -19,6 +22,9 @@ mod promised;
 #[cfg(test)]
 mod restand_tests;
 mod state;
+mod take_over;
+#[cfg(test)]
+mod take_over_tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -86,6 +92,8 @@ pub struct Awake {
     pub quota: Option<u64>,
     /// CPU time so far, in µs.
     pub used: u64,
+    /// Why the owner's I/O budget does not bind it, where it does not.
+    pub without_io: Option<String>,
 }
 
 /// An owner as it is now.
@@ -112,10 +120,10 @@ impl Owners {
         promises: Arc<Promises>,
     ) -> Result<Self> {
         let mut all = HashMap::new();
-        let impossible = disks::impossible(&tree);
-        let mut unkept = match impossible {
-            Some(_) => disks::strip(&mut defaults),
-            None => Vec::new(),
+        let no_io = disks::impossible(&tree).is_some();
+        let mut unkept = match no_io {
+            true => disks::strip(&mut defaults),
+            false => Vec::new(),
         };
         promises.bind_all(Budget::default().over(&defaults.all).bound());
         for name in defaults.each.keys() {
@@ -128,12 +136,12 @@ impl Owners {
             let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
                 continue;
             };
-            let mut account: Account = persist::read(&path(&dir, name))?.unwrap_or_default();
-            if impossible.is_some() && disks::strip_account(&mut account) {
+            let account: Account = persist::read(&path(&dir, name))?.unwrap_or_default();
+            if no_io && account.budget.io.is_limited() {
                 unkept.push(format!("the budget of {name}"));
             }
             let name: Arc<str> = name.into();
-            let state = State::new(Some(account), defaults.of(&name));
+            let state = State::new(Some(account), defaults.of(&name), no_io);
             promises.bind(&name, state.account.budget.bound());
             all.insert(name.clone(), Arc::new(Owner::new(&name, state)));
         }
@@ -154,7 +162,8 @@ impl Owners {
             return owner.clone();
         }
         let name: Arc<str> = name.into();
-        let state = State::new(None, self.defaults.of(&name));
+        let no_io = disks::impossible(&self.tree).is_some();
+        let state = State::new(None, self.defaults.of(&name), no_io);
         let owner = Arc::new(Owner::new(&name, state));
         all.insert(name, owner.clone());
         owner
@@ -162,78 +171,6 @@ impl Owners {
 
     fn known(&self, name: &str) -> Option<Arc<Owner>> {
         lock(&self.all).get(name).cloned()
-    }
-
-    /// Puts limits of a site in force, with its owner's budget and division; from then on changes of these reach it.
-    /// `new` says that the group has just been made: before anything runs in it, the budget is on the group above it.
-    /// `disk` is where the site's documents are. Answers what was read back, for what was asked.
-    pub fn enforce(
-        &self,
-        group: &Arc<Group>,
-        limits: &cgroup::Limits,
-        disk: Disk,
-        new: bool,
-    ) -> Result<cgroup::Limits> {
-        let (owner, vhost) = owner_and_site(group)?;
-        let owner = self.owner(owner);
-        let mut state = owner.lock();
-        if new {
-            state.admit(&owner.name, vhost)?;
-            if group.made_above() {
-                state.forget_above();
-            }
-        }
-        let limits = match self.promises.ever() {
-            true => &state.stand(&self.promises, &owner.name, vhost, limits, new),
-            false => limits,
-        };
-        if !new {
-            state.examine(&self.tree, &owner.name, &self.promises);
-        }
-        let joining = Some((vhost, disk));
-        let bound = state.bind(&self.tree, &owner.name, joining);
-        if new {
-            bound?;
-            let got = state.join(vhost, group, limits, disk, new)?;
-            self.lend(&owner, &mut state);
-            return Ok(got);
-        }
-        let got = state.join(vhost, group, limits, disk, new)?;
-        // On cgroup v1 the group above cannot be given less than this site had until now.
-        if bound.is_err() {
-            state.bind(&self.tree, &owner.name, joining)?;
-        }
-        self.lend(&owner, &mut state);
-        Ok(got)
-    }
-
-    /// Whether limits of this site are in force within microseconds: nobody else is changing its owner's groups, which may
-    /// take as long as it takes to take memory from them, and nothing is to be told to the group above it.
-    pub fn is_quick(&self, group: &Group) -> bool {
-        let owner = owner_and_site(group).map(|(owner, _)| self.known(owner));
-        let Ok(Some(owner)) = owner else { return false };
-        let state = owner.state.try_lock();
-        state.is_ok_and(|state| !state.is_told())
-    }
-
-    /// A site's cgroup is gone.
-    pub fn leave(&self, group: &Arc<Group>) {
-        let Ok((name, vhost)) = owner_and_site(group) else {
-            return;
-        };
-        let Some(owner) = self.known(name) else {
-            return;
-        };
-        let idle = {
-            let mut state = owner.lock();
-            state.leave(vhost, group);
-            state.is_idle()
-        };
-        let mut all = lock(&self.all);
-        // The table's and ours: nobody is about to use it, and it can be made again from nothing.
-        if idle && Arc::strong_count(&owner) == 2 && owner.lock().is_idle() {
-            all.remove(name);
-        }
     }
 
     /// What counts of an owner.
@@ -281,8 +218,11 @@ impl Owners {
             (state.own.clone(), state.account.clone())
         };
         let own = change(&before.clone().unwrap_or_default(), &old)?;
-        let new = own.over(&self.defaults.of(name));
-        self.check_io(&own.budget)?;
+        let new = owner.lock().counted(Some(&own));
+        let budget_before = before
+            .as_ref()
+            .map_or_else(Budget::default, |own| own.budget);
+        self.check_io(&budget_before, &own.budget)?;
         let (bound, bound_before) = (new.budget.bound(), old.budget.bound());
         if dry_run {
             let possible = self.promises.check_bound(name, bound);

@@ -15,7 +15,7 @@ use crate::promises::{Claim, Promise, Promises};
 fn a_group_that_cannot_be_told_keeps_no_other_from_being_told() {
     let parent = format!("fct-restand-{}", std::process::id());
     let tree = Tree::open(Hierarchy::detect().unwrap(), &parent).unwrap();
-    let mut state = State::new(None, Budget::default());
+    let mut state = State::new(None, Budget::default(), false);
     let groups = ["a", "b"].map(|site| Arc::new(tree.group(&["acme", site]).unwrap()));
     for (site, group) in ["a", "b"].into_iter().zip(&groups) {
         state

@@ -9,6 +9,7 @@ use cgroup::{Device, Group, Limits, Setting};
 
 use super::above::Above;
 use super::disks::Disk;
+use super::io_budget::IoBudget;
 use super::lend::Meter;
 use super::live::{Live, Own, limit};
 use super::model::{Account, Budget, Kind, Part};
@@ -23,11 +24,17 @@ pub(super) struct State {
     /// What there is a file of.
     pub(super) own: Option<Account>,
     defaults: Budget,
+    /// The kernel does not keep budgets of I/O: what is said of it does not count.
+    pub(super) no_io: bool,
     pub(super) live: BTreeMap<Arc<str>, Live>,
     /// The owner's group with what it was told; while sites are awake, as it goes when they have gone.
     pub(super) above: Option<Above>,
     /// Disks of which the owner's group has been told something, also while nobody is awake.
     pub(super) bounded: BTreeSet<Device>,
+    /// Sites with a group that the last agent made, which have not been taken over or removed yet.
+    pub(super) awaited: BTreeSet<String>,
+    /// Awake sites that the budget of I/O does not bound, with the reason.
+    pub(super) without: BTreeMap<Arc<str>, String>,
     pub(super) starting: u64,
     /// What its sites are promised, among all that are; None as long as there has been no promise.
     pub(super) standing: Option<Standing>,
@@ -37,13 +44,24 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(own: Option<Account>, defaults: Budget) -> Self {
-        Self {
-            account: own.clone().unwrap_or_default().over(&defaults),
-            own,
+    pub(super) fn new(own: Option<Account>, defaults: Budget, no_io: bool) -> Self {
+        let mut state = Self {
             defaults,
+            no_io,
             ..Self::default()
+        };
+        state.account = state.counted(own.as_ref());
+        state.own = own;
+        state
+    }
+
+    /// What counts of an account: over what agent.toml says, without what the kernel cannot keep.
+    pub(super) fn counted(&self, own: Option<&Account>) -> Account {
+        let mut account = own.cloned().unwrap_or_default().over(&self.defaults);
+        if self.no_io {
+            account.budget.io = IoBudget::default();
         }
+        account
     }
 
     /// Whether somebody has said something of this owner: then the limits of their group are ours to set.
@@ -54,8 +72,8 @@ impl State {
     /// Nothing would be lost with it.
     pub(super) fn is_idle(&self) -> bool {
         let unused = self.live.is_empty() && self.starting == 0 && !self.tended;
-        // The group lives on for some seconds with what it was told of disks.
-        unused && self.own.is_none() && self.bounded.is_empty()
+        // The group lives on for some seconds with what it was told of disks, or by the last agent.
+        unused && self.own.is_none() && self.bounded.is_empty() && self.above.is_none()
     }
 
     pub(super) fn take_place(&mut self) -> bool {
@@ -198,6 +216,7 @@ impl State {
             return;
         }
         self.live.remove(vhost);
+        self.without.remove(vhost);
         if self.live.is_empty() {
             self.above = None;
             // Taken over anew by the next.
@@ -250,7 +269,7 @@ impl State {
         owner: &str,
         own: Option<Account>,
     ) -> Result<()> {
-        self.account = own.clone().unwrap_or_default().over(&self.defaults);
+        self.account = self.counted(own.as_ref());
         self.own = own;
         for live in self.live.values_mut() {
             live.lent = 0;

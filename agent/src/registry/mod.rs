@@ -77,6 +77,7 @@ impl Registry {
         let found = tokio::task::spawn_blocking(move || {
             let found = survey(&surveyed)?;
             sweep(&surveyed, &found);
+            surveyed.owners.take_over()?;
             anyhow::Ok(found)
         });
         let found = found.await??;
