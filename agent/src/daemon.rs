@@ -53,6 +53,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     let watching = tokio::spawn(watch_files(registry.clone(), stopped.clone()));
     let server = Server::new(registry.clone(), rights);
     let serving = tokio::spawn(server.clone().serve(listener, stopped));
+    crate::ladder::attend(&platform);
     tracing::info!("serving on {}", socket.display());
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     let watchdog = tokio::spawn(watchdog(registry.clone()));

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod doctor;
 pub mod events;
 mod fnv;
+pub mod ladder;
 pub mod logs;
 pub mod machine;
 pub mod owner_groups;

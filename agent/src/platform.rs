@@ -20,6 +20,7 @@ use crate::config::definition::{Network, Protocol};
 use crate::container::templates::Templates;
 use crate::disk::Projects;
 use crate::events::Events;
+use crate::ladder::Ladder;
 use crate::owner_groups::OwnerGroups;
 use crate::owners::{Defaults, Owners};
 use crate::promises::Promises;
@@ -83,6 +84,8 @@ pub struct Platform {
     pub live: Live,
     /// The vhosts with limits that are set for a time.
     pub reverts: Arc<Reverts>,
+    /// The vhosts that rest.
+    pub ladder: Arc<Ladder>,
     /// How listeners are found.
     pub method: netns::Method,
     /// Group of the servers in front, which may connect to Unix upstreams.
@@ -174,6 +177,7 @@ impl Platform {
             hits: HitTotals::default(),
             live: Live::default(),
             reverts: Arc::default(),
+            ladder: Arc::default(),
             config,
             owner_groups: OwnerGroups::new(tree.clone()),
             owners: Owners::load(tree.clone(), owners, budgets, promises.clone())?,

@@ -64,3 +64,28 @@ pub(crate) fn watch_oom(
     let watched = unsafe { AsyncFd::register_with_interest(events, interest) };
     Ok((watched?, interest))
 }
+
+/// Asks the kernel to write these ranges (address, length) of another process to swap (`MADV_PAGEOUT`, Linux 5.10). How
+/// many bytes it has gone through: it ends before a range of which it cannot, and that as the first one is an error.
+pub(crate) fn page_out(process: BorrowedFd<'_>, ranges: &[(usize, usize)]) -> io::Result<usize> {
+    let vectors: Vec<libc::iovec> = ranges
+        .iter()
+        .map(|(address, length)| libc::iovec {
+            iov_base: std::ptr::without_provenance_mut(*address),
+            iov_len: *length,
+        })
+        .collect();
+    // SAFETY: `vectors` is valid for reads of as many iovecs as the kernel is told. What they name is memory of the other
+    // process, which is neither read nor written: the advice leaves its content as it is, whichever process that were.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_process_madvise,
+            process.as_raw_fd(),
+            vectors.as_ptr(),
+            vectors.len(),
+            libc::MADV_PAGEOUT,
+            0,
+        )
+    };
+    usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}

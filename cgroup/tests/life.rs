@@ -278,3 +278,22 @@ fn favordynmods_can_be_had() {
         "it must be mounted nowhere"
     );
 }
+
+#[test]
+fn a_note_stays_with_the_group_and_goes_with_it() {
+    let Some(tree) = TestTree::new("note") else {
+        return;
+    };
+    let group = tree.group(&["acme", "a"]).unwrap();
+    assert_eq!(group.note().unwrap(), None);
+    group.set_note("first").unwrap();
+    group.set_note("second").unwrap();
+    let again = tree.open_group(&["acme", "a"]).unwrap();
+    assert_eq!(again.note().unwrap().as_deref(), Some("second"));
+    // Too long to be a note of ours.
+    group.set_note(&"x".repeat(300)).unwrap();
+    assert_eq!(group.note().unwrap(), None);
+    drop((group, again));
+    tree.open_group(&["acme", "a"]).unwrap().remove(SOON).unwrap();
+    assert_eq!(tree.group(&["acme", "a"]).unwrap().note().unwrap(), None);
+}

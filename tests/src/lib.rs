@@ -19,6 +19,7 @@ mod leak;
 pub mod limits;
 mod programs;
 pub mod sites;
+pub mod swap;
 pub mod world;
 
 pub use host::{Host, OWNER, STATIC, outside_address, run, send_signal};

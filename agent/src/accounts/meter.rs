@@ -8,7 +8,7 @@ use super::book::{Life, Record};
 use super::exposed::Name;
 use super::sums::Field;
 use super::{Asked, blank, lock, more};
-use crate::container::{Container, Phases};
+use crate::container::{Container, Phases, Rest};
 
 /// A container that has used no CPU time since it was read has not done anything else either, but for what the kernel
 /// writes out for it later: it is read in full this often only.
@@ -168,7 +168,7 @@ impl<'a> Source<'a> {
         let record = &container.record;
         Self {
             network: container.network_bytes(),
-            awake_ms: Some(millis(crate::time::unix_now() - record.ready_at)),
+            awake_ms: Some(awake(record.ready_at, container.rest())),
             starts: Some(1),
             phases: Some(micros(&record.phases)),
             ..Self::new(&container.vhost, &record.owner, &container.group)
@@ -204,6 +204,12 @@ pub(super) fn read(source: &Source<'_>, life: Option<Life>) -> Record {
     record.gauges.memory_peak = usage.memory_peak.unwrap_or(0);
     record.gauges.pids = usage.pids_current.unwrap_or(0);
     record
+}
+
+/// Milliseconds since it began to listen, but for those in which it rested on the idle ladder.
+fn awake(ready_at: f64, rest: Rest) -> u64 {
+    let now = crate::time::unix_now();
+    millis(now - ready_at).saturating_sub(rest.until(millis(now)))
 }
 
 /// Seconds as whole milliseconds; a clock that went back makes it zero.

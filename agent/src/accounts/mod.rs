@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::container::{Container, Record as ContainerRecord, Remains};
+use crate::container::{Container, Record as ContainerRecord, Remains, Rest};
 use book::{Life, Record};
 use exposed::{Exposed, Snapshot};
 use journal::Journal;
@@ -192,7 +192,8 @@ impl Accounts {
         let ready_at = known.map_or(0.0, |record| record.ready_at);
         source.awake_ms = (ready_at > 0.0).then(|| {
             let until = ended.map_or_else(crate::time::unix_now, |at| at as f64);
-            meter::millis(until - ready_at)
+            let rested = Rest::noted(group).until(meter::millis(until));
+            meter::millis(until - ready_at).saturating_sub(rested)
         });
         let mut record = meter::read(&source, self.life(group));
         record.reading.set(Field::Starts, Some(1));

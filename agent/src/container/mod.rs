@@ -10,6 +10,7 @@ mod make;
 mod record;
 mod remove;
 mod request;
+mod rest;
 pub mod templates;
 mod traffic;
 mod upstream;
@@ -33,6 +34,7 @@ pub use make::{MakeError, count_documents, make, status_socket, wait_for_exec};
 pub use record::{LastExit, Record, fingerprint, start_time};
 pub use remove::{KILL_LIMIT, Remains, Unkillable};
 pub use request::{environment, rlimits};
+pub use rest::Rest;
 
 /// How long each part of a start took, in ms, and the whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -87,6 +89,8 @@ pub struct Container {
     link: Mutex<traffic::Link>,
     /// Commands that operators run in it now.
     sessions: Arc<()>,
+    /// Its place on the idle ladder.
+    rest: rest::Resting,
     /// When its keeper and stop tasks have to look again.
     pub(crate) since: std::time::Instant,
 }
@@ -120,6 +124,7 @@ impl Container {
             method: platform.method,
             link: Mutex::default(),
             sessions: Arc::default(),
+            rest: rest::Resting::default(),
             since: began,
         }
     }
@@ -150,6 +155,7 @@ impl Container {
             method: self.method,
             link: Mutex::default(),
             sessions: self.sessions.clone(),
+            rest: rest::Resting::default(),
             since: self.since,
         })
     }

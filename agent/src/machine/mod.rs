@@ -1,13 +1,15 @@
 //! The life of one vhost as a pure state machine: states × events, every pair explicit, no I/O, no clock.
 //!
 //! ```text
-//!                  request, start                    ready                  freeze, idle(freeze)
-//!        Stopped ----------------> Starting -----------------> Running <-----------------------> Frozen
-//!          ^  ^                      |  |                         |        thaw, request            |
-//!          |  |          start failed|  |stop, down, restart      |stop, down, restart, idle,       |
-//!          |  |                      v  |                         |recycle, withdraw, exited        |
-//!          |  +--- stop ---------- Failed  \                      v                                 |
-//!          |                         ^       +-------------> Stopping(after) <----------------------+
+//!                                                               +------------------------------------------+
+//!                                                               v           thaw, request, arrival         |
+//!                  request, start                    ready                freeze, idle          idle,      |
+//!        Stopped ----------------> Starting -----------------> Running <-----------> Frozen --------> Reclaimed
+//!          ^  ^                      |  |                         |    thaw, request,  |   pressure       |
+//!          |  |          start failed|  |stop, down, restart      |    arrival         |                  |
+//!          |  |                      v  |                         |stop, down, restart, idle, pressure,   |
+//!          |  +--- stop ---------- Failed  \                      v recycle, withdraw, exited             v
+//!          |                         ^       +-------------> Stopping(after) <-----------------------------+
 //!          |                         | after = Crashed         |   |
 //!          +--- after = Sleep -------+-------------------------+   | unkillable
 //!               after = Down -> Down, after = Start -> Starting    v
@@ -20,6 +22,8 @@
 //! * `Down` is left only by the operator, `Gone` never.
 
 mod backoff;
+#[cfg(test)]
+mod ladder_tests;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -39,6 +43,8 @@ pub enum State {
     Running,
     /// All its processes are frozen; a request thaws it.
     Frozen,
+    /// Frozen, and its memory has been given back or is being so; a request thaws it.
+    Reclaimed,
     /// Being ended; `After` says what comes then.
     Stopping(After),
     /// No container, and none is started until the operator says so.
@@ -52,6 +58,17 @@ pub enum State {
     Stuck(After),
     /// The definition is gone and so is the container.
     Gone,
+}
+
+/// How awake a living container is: the rungs of the idle ladder above "stopped".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rung {
+    /// Listens.
+    Running,
+    /// Its processes are frozen.
+    Frozen,
+    /// And their memory has been given back.
+    Reclaimed,
 }
 
 /// What follows when a container has been ended.
@@ -102,6 +119,16 @@ pub enum Event {
     IdleStop,
     /// Idle for its time: freeze it.
     IdleFreeze,
+    /// Frozen for its time: give its memory back.
+    IdleReclaim,
+    /// Memory is scarce and it is idle: freeze it.
+    PressureFreeze,
+    /// Memory is scarce and it is frozen: give its memory back.
+    PressureReclaim,
+    /// Memory is scarce and it rests: stop it.
+    PressureStop,
+    /// Data has come on a connection that was open when it was frozen, or on a new one.
+    Arrival,
     /// Too old, or its definition changed: end it once it is unused.
     Recycle,
     /// The definition was removed.
@@ -110,7 +137,7 @@ pub enum Event {
 
 /// All events, for exhaustive tests.
 #[cfg(test)]
-pub(crate) const ALL_EVENTS: [Event; 17] = [
+pub(crate) const ALL_EVENTS: [Event; 22] = [
     Event::Request,
     Event::Start,
     Event::Stop,
@@ -126,6 +153,11 @@ pub(crate) const ALL_EVENTS: [Event; 17] = [
     Event::Unkillable,
     Event::IdleStop,
     Event::IdleFreeze,
+    Event::IdleReclaim,
+    Event::PressureFreeze,
+    Event::PressureReclaim,
+    Event::PressureStop,
+    Event::Arrival,
     Event::Recycle,
     Event::Withdraw,
 ];
@@ -166,6 +198,8 @@ pub enum Action {
     Freeze,
     /// Thaw all processes.
     Thaw,
+    /// Give the memory of the frozen processes back.
+    Reclaim,
     /// All held requests: where to connect.
     AnswerHeld,
     /// All held requests: refused.
@@ -211,11 +245,11 @@ impl Machine {
     }
 
     /// A vhost whose container was found alive at the agent's start.
-    pub fn adopted(frozen: bool, now: Duration) -> Self {
-        let mut machine = Self::with(if frozen {
-            State::Frozen
-        } else {
-            State::Running
+    pub fn adopted(rung: Rung, now: Duration) -> Self {
+        let mut machine = Self::with(match rung {
+            Rung::Running => State::Running,
+            Rung::Frozen => State::Frozen,
+            Rung::Reclaimed => State::Reclaimed,
         });
         machine.ready_at = Some(now);
         machine
@@ -263,7 +297,9 @@ impl Event {
             Self::Exited => "exited",
             Self::Ended => "ended",
             Self::Unkillable => "cannot be ended",
-            Self::IdleStop | Self::IdleFreeze => "idle",
+            Self::IdleStop | Self::IdleFreeze | Self::IdleReclaim => "idle",
+            Self::PressureFreeze | Self::PressureReclaim | Self::PressureStop => "memory pressure",
+            Self::Arrival => "data on a connection",
             Self::Recycle => "recycled",
             Self::Withdraw => "definition removed",
         }
@@ -291,11 +327,27 @@ impl State {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Frozen => "frozen",
+            Self::Reclaimed => "reclaimed",
             Self::Stopping(_) => "stopping",
             Self::Down => "down",
             Self::Failed { .. } => "failed",
             Self::Stuck(_) => "stuck",
         }
+    }
+
+    /// Its rung of the idle ladder, if it has a container that is not being made or ended.
+    pub fn rung(self) -> Option<Rung> {
+        match self {
+            Self::Running => Some(Rung::Running),
+            Self::Frozen => Some(Rung::Frozen),
+            Self::Reclaimed => Some(Rung::Reclaimed),
+            _ => None,
+        }
+    }
+
+    /// Its processes are frozen.
+    pub fn rests(self) -> bool {
+        self.rung().is_some_and(|rung| rung > Rung::Running)
     }
 
     /// Nothing is under way that will change it by itself soon.

@@ -3,7 +3,22 @@
 use std::time::Duration;
 
 use super::{Action, After, Event, Machine, Refusal, State, Step, Verdict};
-use Action::{AbortStart, AnswerHeld, CleanUp, Freeze, Launch, RefuseHeld, Terminate, Thaw};
+use Action::{
+    AbortStart, AnswerHeld, CleanUp, Freeze, Launch, Reclaim, RefuseHeld, Terminate, Thaw,
+};
+
+/// What the ladder says, in patterns of states that are not on it.
+macro_rules! ladder {
+    () => {
+        Event::IdleStop
+            | Event::IdleFreeze
+            | Event::IdleReclaim
+            | Event::PressureFreeze
+            | Event::PressureReclaim
+            | Event::PressureStop
+            | Event::Arrival
+    };
+}
 
 impl Machine {
     /// Feeds one event at time `now` (since the agent's start).
@@ -13,6 +28,7 @@ impl Machine {
             State::Starting => self.in_starting(event, now),
             State::Running => self.in_running(event),
             State::Frozen => self.in_frozen(event),
+            State::Reclaimed => self.in_reclaimed(event),
             State::Stopping(after) => self.in_stopping(after, event, now),
             State::Down => self.in_down(event),
             State::Failed { until } => self.in_failed(until, event, now),
@@ -40,7 +56,7 @@ impl Machine {
             Event::Withdraw => self.to(State::Gone, []),
             Event::Stop | Event::Up => go(),
             Event::Freeze | Event::Thaw => refuse(Refusal::NotRunning),
-            Event::IdleStop | Event::IdleFreeze | Event::Recycle => stale(),
+            ladder!() | Event::Recycle => stale(),
             Event::Ready
             | Event::StartFailed
             | Event::Exited
@@ -79,7 +95,7 @@ impl Machine {
                 State::Stopping(After::Gone),
                 [AbortStart, RefuseHeld(Refusal::Unknown)],
             ),
-            Event::Exited | Event::Ended | Event::IdleStop | Event::IdleFreeze => stale(),
+            Event::Exited | Event::Ended | ladder!() => stale(),
         }
     }
 
@@ -92,28 +108,41 @@ impl Machine {
             Event::Down => self.to(State::Stopping(After::Down), [Terminate]),
             Event::Restart => self.to(State::Stopping(After::Start), [Terminate]),
             Event::Withdraw => self.to(State::Stopping(After::Gone), [Terminate]),
-            Event::Freeze | Event::IdleFreeze => self.to(State::Frozen, [Freeze]),
+            Event::Freeze | Event::IdleFreeze | Event::PressureFreeze => {
+                self.to(State::Frozen, [Freeze])
+            }
             Event::Exited => self.to(State::Stopping(After::Crashed), [CleanUp]),
+            // These are about those that rest.
+            Event::IdleReclaim | Event::PressureReclaim | Event::PressureStop => stale(),
+            Event::Arrival => stale(),
             Event::Ready | Event::StartFailed | Event::Ended | Event::Unkillable => stale(),
         }
     }
 
     fn in_frozen(&mut self, event: Event) -> Step {
         match event {
-            Event::Request | Event::Start | Event::Thaw => self.to(State::Running, [Thaw]),
+            Event::IdleReclaim | Event::PressureReclaim => self.to(State::Reclaimed, [Reclaim]),
+            _ => self.in_reclaimed(event),
+        }
+    }
+
+    /// Frozen or reclaimed: all that leads up or out is the same. Thawed before it is asked to end, as it could not hear that.
+    fn in_reclaimed(&mut self, event: Event) -> Step {
+        match event {
+            Event::Request | Event::Start | Event::Thaw | Event::Arrival => {
+                self.to(State::Running, [Thaw])
+            }
             Event::Freeze | Event::Up => go(),
-            Event::Stop | Event::IdleStop | Event::Recycle => {
+            Event::Stop | Event::IdleStop | Event::PressureStop | Event::Recycle => {
                 self.to(State::Stopping(After::Sleep), [Thaw, Terminate])
             }
             Event::Down => self.to(State::Stopping(After::Down), [Thaw, Terminate]),
             Event::Restart => self.to(State::Stopping(After::Start), [Thaw, Terminate]),
             Event::Withdraw => self.to(State::Stopping(After::Gone), [Thaw, Terminate]),
             Event::Exited => self.to(State::Stopping(After::Crashed), [Thaw, CleanUp]),
-            Event::Ready
-            | Event::StartFailed
-            | Event::Ended
-            | Event::Unkillable
-            | Event::IdleFreeze => stale(),
+            Event::IdleFreeze | Event::PressureFreeze => stale(),
+            Event::IdleReclaim | Event::PressureReclaim => stale(),
+            Event::Ready | Event::StartFailed | Event::Ended | Event::Unkillable => stale(),
         }
     }
 
@@ -151,7 +180,7 @@ impl Machine {
             Event::Ended | Event::StartFailed => self.ended(after, now),
             Event::Unkillable => self.to(State::Stuck(after), [RefuseHeld(Refusal::Stuck)]),
             Event::Ready | Event::Exited => stale(),
-            Event::IdleStop | Event::IdleFreeze | Event::Recycle => stale(),
+            ladder!() | Event::Recycle => stale(),
         }
     }
 
@@ -163,7 +192,7 @@ impl Machine {
             Event::Withdraw => self.to(State::Gone, []),
             Event::Stop | Event::Down => go(),
             Event::Freeze | Event::Thaw => refuse(Refusal::NotRunning),
-            Event::IdleStop | Event::IdleFreeze | Event::Recycle => stale(),
+            ladder!() | Event::Recycle => stale(),
             Event::Ready
             | Event::StartFailed
             | Event::Exited
@@ -185,7 +214,7 @@ impl Machine {
             Event::Down => self.to(State::Down, []),
             Event::Withdraw => self.to(State::Gone, []),
             Event::Freeze | Event::Thaw => refuse(Refusal::NotRunning),
-            Event::IdleStop | Event::IdleFreeze => stale(),
+            ladder!() => stale(),
             Event::Ready
             | Event::StartFailed
             | Event::Exited
@@ -222,7 +251,7 @@ impl Machine {
             ),
             Event::Unkillable => go(),
             Event::Ready | Event::Exited => stale(),
-            Event::IdleStop | Event::IdleFreeze | Event::Recycle => stale(),
+            ladder!() | Event::Recycle => stale(),
         }
     }
 

@@ -38,7 +38,8 @@ impl World {
                 | Action::Terminate
                 | Action::CleanUp
                 | Action::Freeze
-                | Action::Thaw => {
+                | Action::Thaw
+                | Action::Reclaim => {
                     assert!(self.alive, "{action:?} without a container");
                 }
             }
@@ -69,7 +70,7 @@ fn possible(state: State, event: Event) -> bool {
                 State::Starting | State::Stopping(_) | State::Stuck(_)
             )
         }
-        Event::Exited => matches!(state, State::Running | State::Frozen),
+        Event::Exited => state.rung().is_some(),
         Event::Ended => matches!(state, State::Stopping(_) | State::Stuck(_)),
         Event::Unkillable => matches!(
             state,
@@ -129,6 +130,7 @@ fn every_pair_has_a_result() {
         State::Starting,
         State::Running,
         State::Frozen,
+        State::Reclaimed,
         State::Down,
         State::Failed {
             until: Duration::from_secs(5),
@@ -188,7 +190,7 @@ fn a_failing_start_backs_off_and_tells_each_waiting_request() {
 
 #[test]
 fn a_request_during_an_idle_stop_starts_the_next_life() {
-    let mut machine = Machine::adopted(false, Duration::ZERO);
+    let mut machine = Machine::adopted(Rung::Running, Duration::ZERO);
     machine.step(Event::IdleStop, Duration::from_secs(60));
     assert_eq!(
         machine

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::{Site, keeper, oom};
-use crate::container::{Container, Record, Remains, fingerprint, open_process};
+use crate::container::{Container, Record, Remains, Rest, fingerprint, open_process};
 use crate::machine::{After, Event, Machine};
 use crate::persist;
 use crate::platform::Platform;
@@ -189,6 +189,11 @@ impl Site {
             return Err((found.remains(&self.platform), error));
         }
         let frozen = found.group.is_frozen().unwrap_or(false);
+        if !frozen {
+            // The last agent may have asked for it, in vain until now.
+            let _ = found.group.thaw(std::time::Duration::ZERO);
+        }
+        let rest = Rest::found(&found.group, frozen);
         let since = std::time::SystemTime::now()
             .duration_since(
                 std::time::UNIX_EPOCH
@@ -208,7 +213,8 @@ impl Site {
         ));
         {
             let mut inner = self.lock();
-            inner.machine = Machine::adopted(frozen, self.platform.uptime());
+            container.set_rest(rest);
+            inner.machine = Machine::adopted(rest.rung, self.platform.uptime());
             inner.container = Some(container.clone());
             self.platform.live.follow(self, inner.machine.state());
         }
@@ -216,13 +222,14 @@ impl Site {
         self.platform.events.emit(
             "state",
             Some((&self.name, &owner)),
-            serde_json::json!({"to": "running", "cause": "adopted"}),
+            serde_json::json!({"to": self.state().word(), "cause": "adopted"}),
         );
         let changed = container.record.definition != fingerprint(&self.definition());
         let down = self.lock().kept.down;
         self.account_adopted(&container);
         oom::spawn(self.clone(), container.clone());
         keeper::spawn(self.clone(), container);
+        self.take_up_rung();
         // What the last agent was told, or what has changed while there was none.
         if down {
             self.feed(Event::Down);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Site;
 use crate::config::definition::IdleAction;
 use crate::container::Container;
-use crate::machine::{Event, State};
+use crate::machine::Event;
 
 /// How long a container that is too old may go on while it has open connections.
 const DRAIN_LIMIT: Duration = Duration::from_secs(300);
@@ -18,8 +18,6 @@ const DRAIN_STEP: Duration = Duration::from_secs(1);
 pub(super) const IN_FLIGHT: Duration = Duration::from_secs(1);
 /// A running container is looked at this often at least: its definition and its number of requests may have changed.
 const LOOK: Duration = Duration::from_secs(10);
-/// A frozen container with `action = "ladder"` is stopped after this many idle times.
-const LADDER_STOP: u32 = 10;
 
 /// Starts the task; it ends when the container does or is being ended.
 pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
@@ -30,18 +28,32 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
             open: false,
         };
         loop {
+            if !site.owns(&container) {
+                return;
+            }
+            // While it rests, the ladder looks after it.
+            if site.state().rests() {
+                tokio::select! {
+                    () = container.ended() => {
+                        site.feed_about(&container, Event::Exited);
+                        return;
+                    }
+                    _ = site.until(|state| !state.rests()) => {}
+                }
+                seen = Seen {
+                    busy_until: Instant::now(),
+                    open: false,
+                };
+                continue;
+            }
             let idle = site.definition().idle;
             let now = Instant::now();
             let quiet_since = site.last_request().max(seen.busy_until);
             let patience = idle.timeout.finite();
-            let idle_at = match site.state() {
-                State::Frozen if idle.action == IdleAction::Ladder => {
-                    patience.map(|t| quiet_since + t * LADDER_STOP)
-                }
-                State::Frozen => None,
+            let idle_at = match seen.open {
                 // When it closes is only seen by looking: more often while one is open.
-                _ if seen.open => patience.map(|t| seen.busy_until + t / 4),
-                _ => patience.map(|t| quiet_since + t),
+                true => patience.map(|t| seen.busy_until + t / 4),
+                false => patience.map(|t| quiet_since + t),
             };
             let old_at = idle.max_lifetime.finite().map(|age| born + age);
             let worn = idle
@@ -68,11 +80,12 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
                     }
                     Next::Over => {}
                 }
+                // What was to happen may have.
+                if !site.owns(&container) || site.state().rests() {
+                    continue;
+                }
             }
-            if !site.owns(&container) {
-                return;
-            }
-            // A dispatch that thaws it or a new definition moves the next point in time, but never before this one.
+            // A dispatch or a new definition moves the next point in time, but never before this one.
             let next = next
                 .filter(|at| *at > now)
                 .unwrap_or(now + patience.unwrap_or(LOOK));
@@ -136,11 +149,9 @@ async fn act(
         }
         Due::Idle => {
             let idle = site.definition().idle;
-            let freeze = idle.action != IdleAction::Stop && site.state() == State::Running;
-            let event = if freeze {
-                Event::IdleFreeze
-            } else {
-                Event::IdleStop
+            let event = match idle.action {
+                IdleAction::Stop => Event::IdleStop,
+                IdleAction::Freeze | IdleAction::Ladder => Event::IdleFreeze,
             };
             site.feed_if_quiet(
                 container,

@@ -14,6 +14,7 @@ mod limits;
 mod oom;
 mod oom_order;
 mod promise;
+mod rest;
 mod revert;
 mod start;
 mod stop;
@@ -224,6 +225,9 @@ impl Site {
         let after = inner.machine.state();
         if before != after {
             self.platform.live.follow(self, after);
+            if before.rests() || after.rests() {
+                self.follow_rung(inner);
+            }
             self.announce(inner, before, event);
         }
         step.verdict
@@ -274,6 +278,11 @@ impl Site {
                     && let Err(error) = container.set_frozen(action == Action::Freeze)
                 {
                     tracing::error!("{}: {error:#}", self.name);
+                }
+            }
+            Action::Reclaim => {
+                if let Some(container) = inner.container.clone() {
+                    crate::ladder::reclaim(self.clone(), container);
                 }
             }
             Action::AnswerHeld => {

@@ -140,7 +140,7 @@ impl Site {
             return Ok(Err(self.lock().refused(refusal)));
         }
         let state = self.settled().await;
-        if event == Event::Freeze && state == State::Frozen {
+        if event == Event::Freeze && state.rests() {
             self.confirm_frozen().await?;
         }
         let failed_to_start =

@@ -46,16 +46,16 @@ impl Site {
             .container
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, container));
-        current && matches!(inner.machine.state(), State::Running | State::Frozen)
+        current && inner.machine.state().rung().is_some()
     }
 
     /// Its container, which is in use by an operator's command from now on until what comes with it is dropped; the state if
-    /// it does not run or is being ended. Decided under the lock under which idleness ends it. A frozen one is thawed.
+    /// it does not run or is being ended. Decided under the lock under which idleness ends it. One that rests is thawed.
     pub(crate) fn begin_session(self: &Arc<Self>) -> Result<(Arc<Container>, Arc<()>), State> {
         let mut inner = self.lock();
         let state = inner.machine.state();
         match inner.container.clone() {
-            Some(container) if matches!(state, State::Running | State::Frozen) => {
+            Some(container) if state.rung().is_some() => {
                 let session = container.session();
                 self.step(&mut inner, Event::Thaw);
                 Ok((container, session))
@@ -64,7 +64,7 @@ impl Site {
         }
     }
 
-    /// Feeds `event` unless a request has come in the last `quiet`, or a command of an operator's runs and `quiet` is not
+    /// Feeds `event` if it runs, unless a request has come in the last `quiet`, or a command of an operator's runs and `quiet` is not
     /// zero; decided under the same lock that both take.
     pub(crate) fn feed_if_quiet(
         self: &Arc<Self>,
@@ -77,8 +77,9 @@ impl Site {
             .container
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, container));
+        let runs = inner.machine.state() == State::Running;
         let in_session = container.in_session() && !quiet.is_zero();
-        if !current || in_session || inner.last_request.elapsed() < quiet {
+        if !current || !runs || in_session || inner.last_request.elapsed() < quiet {
             return Verdict::Stale;
         }
         self.step(&mut inner, event)

@@ -190,6 +190,9 @@ impl AgentConfig {
                 "must leave something that can be promised: less than 100% of the CPUs, and a size of memory".into(),
             );
         }
+        if self.pressure.window.millis().is_none_or(|ms| !(500..=10_000).contains(&ms)) {
+            wrong("pressure.window", "must be from 500ms to 10s".into());
+        }
         for (key, size, most) in [
             ("api.max_body", self.api.max_body.0, 64 << 20),
             ("api.max_head", self.api.max_head.0, 1 << 20),

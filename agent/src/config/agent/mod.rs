@@ -77,6 +77,8 @@ pub struct AgentConfig {
     pub metrics: Metrics,
     /// What is promised to no site.
     pub reserve: Reserve,
+    /// When memory is scarce.
+    pub pressure: Pressure,
     /// What every owner may use whose own budget does not say otherwise: nothing is limited.
     pub budget: Budget,
     /// Owners, by name: who they are on this host, and what they may use.
@@ -172,6 +174,19 @@ pub struct Reserve {
     pub memory: Bytes,
 }
 
+/// When memory is scarce, so that sites with `action = "ladder"` go down before their time. In shares of the time in which
+/// at least one process waits for memory (`some` of /proc/pressure/memory); `0%` means never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pressure {
+    /// Above it idle sites are frozen and give their memory back: `10%`.
+    pub reclaim: Percent,
+    /// Above it those that have done so are stopped: `30%`.
+    pub stop: Percent,
+    /// The time over which the share is taken: `2s`. From 500ms to 10s.
+    pub window: Span,
+}
+
 /// An owner on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -251,6 +266,7 @@ impl Default for AgentConfig {
             pool: Pool::default(),
             metrics: Metrics::default(),
             reserve: Reserve::default(),
+            pressure: Pressure::default(),
             budget: Budget::default(),
             owner: BTreeMap::new(),
             template: BTreeMap::new(),
@@ -306,6 +322,16 @@ impl Default for Reserve {
         Reserve {
             cpu: Percent::from_raw(1_000),
             memory: Bytes(512 << 20),
+        }
+    }
+}
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Pressure {
+            reclaim: Percent::from_raw(1_000),
+            stop: Percent::from_raw(3_000),
+            window: Span::seconds(2),
         }
     }
 }

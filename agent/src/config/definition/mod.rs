@@ -115,7 +115,8 @@ pub enum IdleAction {
     Stop,
     /// It is frozen and stays in memory.
     Freeze,
-    /// It is frozen, then its memory is reclaimed, then it is stopped, as memory gets scarce.
+    /// It is frozen, later its memory is given back, and in the end it is stopped: each in its time, and earlier when
+    /// memory gets scarce.
     Ladder,
 }
 
@@ -127,6 +128,12 @@ pub struct Idle {
     pub timeout: Span,
     /// What then happens; `stop`.
     pub action: IdleAction,
+    /// On the ladder: how long it is frozen before its memory is given back; 10 minutes.
+    #[serde(skip_serializing_if = "is_default_reclaim")]
+    pub reclaim_after: Span,
+    /// On the ladder: how long its memory has been given back before it is stopped; 24 hours.
+    #[serde(skip_serializing_if = "is_default_stop")]
+    pub stop_after: Span,
     /// The age at which the container is replaced; `never`.
     #[serde(skip_serializing_if = "is_never")]
     pub max_lifetime: Span,
@@ -153,11 +160,18 @@ pub struct Stop {
     pub timeout: Span,
 }
 
+impl Idle {
+    const RECLAIM_AFTER: Span = Span::seconds(10 * 60);
+    const STOP_AFTER: Span = Span::seconds(24 * 60 * 60);
+}
+
 impl Default for Idle {
     fn default() -> Self {
         Idle {
             timeout: Span::seconds(60),
             action: IdleAction::Stop,
+            reclaim_after: Self::RECLAIM_AFTER,
+            stop_after: Self::STOP_AFTER,
             max_lifetime: Span::NEVER,
             max_requests: None,
         }
@@ -229,6 +243,15 @@ fn auto() -> User {
 
 fn is_never(span: &Span) -> bool {
     *span == Span::NEVER
+}
+
+// Definitions that do not say it are written as before: what their containers were made from is told by that.
+fn is_default_reclaim(span: &Span) -> bool {
+    *span == Idle::RECLAIM_AFTER
+}
+
+fn is_default_stop(span: &Span) -> bool {
+    *span == Idle::STOP_AFTER
 }
 
 fn lower<'de, D: Deserializer<'de>>(d: D) -> Result<Box<str>, D::Error> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use super::{Definition, Limits, Listen, Mode, User};
+use super::{Definition, Idle, IdleAction, Limits, Listen, Mode, User};
 use crate::config::host;
 use crate::config::problem::{Problem, unknown};
 use crate::config::units::shorten;
@@ -188,6 +188,8 @@ impl Definition {
         for (key, span) in [
             ("idle.timeout", self.idle.timeout),
             ("idle.max_lifetime", self.idle.max_lifetime),
+            ("idle.reclaim_after", self.idle.reclaim_after),
+            ("idle.stop_after", self.idle.stop_after),
             ("start.timeout", self.start.timeout),
             ("stop.timeout", self.stop.timeout),
         ] {
@@ -196,6 +198,15 @@ impl Definition {
             }
             if span.millis().is_none() && (key.starts_with("start") || key.starts_with("stop")) {
                 wrong(key, "must end some time".into());
+            }
+        }
+        let (idle, usual) = (&self.idle, Idle::default());
+        for (key, set) in [
+            ("idle.reclaim_after", idle.reclaim_after != usual.reclaim_after),
+            ("idle.stop_after", idle.stop_after != usual.stop_after),
+        ] {
+            if set && idle.action != IdleAction::Ladder {
+                wrong(key, "is for action = \"ladder\" only".into());
             }
         }
         problems.extend(self.limits.validate());

@@ -84,6 +84,16 @@ fn validation_names_the_key_and_the_reason() {
             "idle.timeout: must be more than 0",
         ),
         (
+            "idle",
+            "{ reclaim_after = \"1h\" }",
+            "idle.reclaim_after: is for action = \"ladder\" only",
+        ),
+        (
+            "idle",
+            "{ action = \"ladder\", stop_after = 0 }",
+            "idle.stop_after: must be more than 0",
+        ),
+        (
             "limits",
             "{ memory = \"64K\" }",
             "limits.memory: is below 1M",

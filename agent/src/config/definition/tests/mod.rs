@@ -78,6 +78,29 @@ fn reads_the_contracts_example() {
 }
 
 #[test]
+fn the_ladder_has_a_time_for_each_rung() {
+    let ladder = "[idle]\naction = \"ladder\"\nreclaim_after = \"1h\"\nstop_after = \"never\"\n";
+    let definition = Definition::from_toml(&format!("{LEAST}{ladder}")).unwrap();
+    assert_eq!(definition.validate(&rules()), Ok(()));
+    let (idle, usual) = (definition.idle, Idle::default());
+    assert_eq!(
+        (idle.reclaim_after, idle.stop_after),
+        (Span::seconds(3600), Span::NEVER)
+    );
+    assert_eq!(
+        Definition::from_toml(&definition.to_toml().unwrap()).unwrap(),
+        definition
+    );
+    assert_eq!(
+        (usual.reclaim_after, usual.stop_after),
+        (Span::seconds(600), Span::seconds(86400))
+    );
+    let plain = Definition::from_toml(LEAST).unwrap();
+    let json = serde_json::to_string(&plain).unwrap();
+    assert!(!json.contains("_after"), "what it was made from is unchanged: {json}");
+}
+
+#[test]
 fn fills_in_defaults() {
     let definition = Definition::from_toml(LEAST).unwrap();
     assert_eq!(definition.validate(&rules()), Ok(()));

@@ -1,0 +1,143 @@
+//! Which rung of the idle ladder a container is on and for how long it has rested, noted at its cgroup for the next agent.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::machine::Rung;
+use crate::time::unix_millis;
+
+use super::Container;
+
+/// The rung, since when (milliseconds since 1970), and how long it had rested before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// Where it is.
+    pub rung: Rung,
+    /// Since when.
+    pub since: u64,
+    rested: u64,
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self {
+            rung: Rung::Running,
+            since: 0,
+            rested: 0,
+        }
+    }
+}
+
+impl Rest {
+    /// How long it has rested until `now`, in ms.
+    pub fn until(&self, now: u64) -> u64 {
+        match self.rung {
+            Rung::Running => self.rested,
+            Rung::Frozen | Rung::Reclaimed => self.rested + now.saturating_sub(self.since),
+        }
+    }
+
+    /// On another rung from `now` on.
+    fn go(&self, rung: Rung, now: u64) -> Self {
+        Self {
+            rung,
+            since: now,
+            rested: self.until(now),
+        }
+    }
+
+    fn text(&self) -> String {
+        let word = match self.rung {
+            Rung::Running => "running",
+            Rung::Frozen => "frozen",
+            Rung::Reclaimed => "reclaimed",
+        };
+        format!("{word} {} {}", self.since, self.rested)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let rung = match words.next()? {
+            "running" => Rung::Running,
+            "frozen" => Rung::Frozen,
+            "reclaimed" => Rung::Reclaimed,
+            _ => return None,
+        };
+        let mut number = || words.next()?.parse().ok();
+        Some(Self {
+            rung,
+            since: number()?,
+            rested: number()?,
+        })
+    }
+
+    /// As an agent noted it last.
+    pub fn noted(group: &cgroup::Group) -> Self {
+        let note = group.note().ok().flatten();
+        note.and_then(|note| Self::parse(&note)).unwrap_or_default()
+    }
+
+    /// As it is found: noted at the group, and as the kernel says.
+    pub fn found(group: &cgroup::Group, frozen: bool) -> Self {
+        let noted = Self::noted(group);
+        let now = unix_millis();
+        match (frozen, noted.rung) {
+            (true, Rung::Frozen | Rung::Reclaimed) | (false, Rung::Running) => noted,
+            (true, Rung::Running) => noted.go(Rung::Frozen, now),
+            (false, Rung::Frozen | Rung::Reclaimed) => noted.go(Rung::Running, now),
+        }
+    }
+}
+
+/// A container's own.
+#[derive(Debug, Default)]
+pub(super) struct Resting(Mutex<Rest>);
+
+impl Container {
+    /// Where it is on the ladder.
+    pub fn rest(&self) -> Rest {
+        *self.rest.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is on another rung from now on.
+    pub(crate) fn note_rung(&self, rung: Rung) {
+        let next = self.rest().go(rung, unix_millis());
+        self.set_rest(next);
+    }
+
+    /// It was found so.
+    pub(crate) fn set_rest(&self, next: Rest) {
+        *self.rest.0.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        if let Err(error) = self.group.set_note(&next.text()) {
+            tracing::warn!("{}: {error}", self.vhost);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn is_read_back_and_adds_up(steps in proptest::collection::vec((0usize..3, 0u64..1_000_000), 0..20)) {
+            let (mut rest, mut now, mut expected) = (Rest::default(), 1_000, 0);
+            for (rung, gap) in steps {
+                if rest.rung != Rung::Running {
+                    expected += gap;
+                }
+                now += gap;
+                rest = rest.go([Rung::Running, Rung::Frozen, Rung::Reclaimed][rung], now);
+                prop_assert_eq!(rest.until(now), expected);
+                prop_assert_eq!(Rest::parse(&rest.text()), Some(rest));
+            }
+        }
+
+        #[test]
+        fn any_note_is_survived(text in "\\PC{0,40}") {
+            let _ = Rest::parse(&text);
+        }
+    }
+}

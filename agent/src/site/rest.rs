@@ -1,0 +1,173 @@
+//! A vhost on the idle ladder: what follows from its rung, and its next step down.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Inner, Site};
+use crate::config::definition::IdleAction;
+use crate::container::Container;
+use crate::ladder::{self, Due, Level, QUIET};
+use crate::machine::{Event, Rung, State, Verdict};
+use crate::time::unix_millis;
+
+/// How often one that is due to go, but has open connections, is looked at again.
+const AGAIN: Duration = Duration::from_secs(60);
+/// How long one that is too old may have open connections.
+const DRAIN_LIMIT: Duration = Duration::from_secs(300);
+
+impl Site {
+    /// It is on another rung, or on none any more: notes it, and when it has to go further down.
+    pub(super) fn follow_rung(self: &Arc<Self>, inner: &Inner) {
+        let state = inner.machine.state();
+        let Some(container) = &inner.container else {
+            return self.platform.ladder.follow(self, None);
+        };
+        container.note_rung(state.rung().unwrap_or(Rung::Running));
+        self.platform.ladder.follow(self, next(inner, container));
+    }
+
+    /// It was found on this rung.
+    pub(super) fn take_up_rung(self: &Arc<Self>) {
+        let inner = self.lock();
+        let Some(container) = inner.container.clone() else {
+            return;
+        };
+        self.platform.ladder.follow(self, next(&inner, &container));
+        drop(inner);
+        if self.is_reclaimed(&container) {
+            // The last agent may not have come to the end of it.
+            ladder::reclaim(self.clone(), container);
+        }
+    }
+
+    /// Whether this container's memory is to be given back.
+    pub(crate) fn is_reclaimed(&self, container: &Arc<Container>) -> bool {
+        self.is_at(container, |state| state == State::Reclaimed)
+    }
+
+    fn is_at(&self, container: &Arc<Container>, at: impl Fn(State) -> bool) -> bool {
+        let inner = self.lock();
+        let current = inner.container.as_ref();
+        current.is_some_and(|current| Arc::ptr_eq(current, container)) && at(inner.machine.state())
+    }
+
+    /// [`Self::feed_about`], unless it has been woken meanwhile: decided under the lock that requests take.
+    pub(crate) fn feed_at_rest(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        event: Event,
+    ) -> Verdict {
+        let mut inner = self.lock();
+        let current = inner.container.as_ref();
+        let rests = inner.machine.state().rests();
+        if !rests || !current.is_some_and(|current| Arc::ptr_eq(current, container)) {
+            return Verdict::Stale;
+        }
+        self.step(&mut inner, event)
+    }
+
+    /// Its time on this rung is over.
+    pub(crate) async fn step_down(self: &Arc<Self>, due: Due) {
+        let Some(container) = self.container() else {
+            return;
+        };
+        match due {
+            Due::Reclaim if !ladder::has_swap() => {
+                // Nowhere to give it to: it stays frozen, for as long as both rungs take.
+                let after = self.definition().idle.stop_after.finite();
+                self.later(&container, Due::Stop, after);
+            }
+            Due::Reclaim => match self.confirm_frozen().await {
+                Ok(()) => {
+                    self.feed_at_rest(&container, Event::IdleReclaim);
+                }
+                Err(error) => tracing::warn!("{error:#}"),
+            },
+            Due::Stop => match self.is_connected(&container).await {
+                true => self.later(&container, due, Some(AGAIN)),
+                false => {
+                    self.feed_at_rest(&container, Event::IdleStop);
+                }
+            },
+            Due::Age => {
+                let limit = self.definition().idle.max_lifetime.finite();
+                let overdue =
+                    limit.is_some_and(|age| container.since.elapsed() > age + DRAIN_LIMIT);
+                if !overdue && self.is_connected(&container).await {
+                    self.later(&container, due, Some(AGAIN));
+                } else {
+                    self.feed_at_rest(&container, Event::Recycle);
+                }
+            }
+        }
+    }
+
+    /// Memory is scarce: one step down, if nobody uses it. How much memory it had then; None if it stays.
+    pub(crate) async fn relieve(self: &Arc<Self>, level: Level, swap: bool) -> Option<u64> {
+        let container = self.container()?;
+        if level == Level::Stop {
+            if self.is_connected(&container).await {
+                return None;
+            }
+            let had = memory(&container);
+            let stopped = self.feed_at_rest(&container, Event::PressureStop);
+            return (stopped == Verdict::Go).then_some(had);
+        }
+        if self.state() == State::Running {
+            if self.is_connected(&container).await {
+                return None;
+            }
+            let frozen = self.feed_if_quiet(&container, QUIET, Event::PressureFreeze);
+            if frozen != Verdict::Go {
+                return None;
+            }
+        }
+        if !swap || self.confirm_frozen().await.is_err() {
+            return None;
+        }
+        let had = memory(&container);
+        let reclaimed = self.feed_at_rest(&container, Event::PressureReclaim);
+        (reclaimed == Verdict::Go).then_some(had)
+    }
+
+    fn later(self: &Arc<Self>, container: &Arc<Container>, due: Due, after: Option<Duration>) {
+        if self.is_at(container, State::rests) {
+            let next = after.map(|after| (Instant::now() + after, due));
+            self.platform.ladder.follow(self, next);
+        }
+    }
+
+    /// Whether somebody has a connection to it. If that cannot be seen, somebody has.
+    async fn is_connected(&self, container: &Arc<Container>) -> bool {
+        let counted = container.clone();
+        let open = tokio::task::spawn_blocking(move || counted.open_connections()).await;
+        !matches!(open, Ok(Ok(0)))
+    }
+}
+
+fn memory(container: &Container) -> u64 {
+    let usage = container.group.usage().ok();
+    usage.and_then(|usage| usage.memory_current).unwrap_or(0)
+}
+
+/// The next step of a container that rests.
+fn next(inner: &Inner, container: &Container) -> Option<(Instant, Due)> {
+    let idle = &inner.definition.idle;
+    let state = inner.machine.state();
+    if !state.rests() {
+        return None;
+    }
+    let rested = unix_millis().saturating_sub(container.rest().since);
+    let in_time = |span: Option<Duration>, due| {
+        let left = span?.saturating_sub(Duration::from_millis(rested));
+        Some((Instant::now() + left, due))
+    };
+    let down = match (state, idle.action) {
+        (State::Frozen, IdleAction::Ladder) => in_time(idle.reclaim_after.finite(), Due::Reclaim),
+        (State::Reclaimed, _) => in_time(idle.stop_after.finite(), Due::Stop),
+        _ => None,
+    };
+    let age = idle.max_lifetime.finite();
+    let age = age.map(|age| (container.since + age, Due::Age));
+    down.into_iter().chain(age).min_by_key(|(at, _)| *at)
+}
