@@ -45,6 +45,7 @@ pub(crate) fn attend(platform: &Arc<Platform>) {
         reclaim,
         stop,
         window,
+        available: _,
     } = platform.config.pressure;
     for (level, share) in [(Level::Reclaim, reclaim), (Level::Stop, stop)] {
         if share.permyriad() == 0 {
@@ -94,7 +95,13 @@ async fn run(platform: Weak<Platform>, trigger: AsyncFd<OwnedFd>, level: Level) 
 
 /// Takes as many sites one step down as it takes to give a part of the host's memory back.
 async fn relieve(platform: &Arc<Platform>, level: Level) {
-    let goal = Memory::now().total_bytes / PART;
+    let memory = Memory::now();
+    let least = platform.config.pressure.available.permyriad() as f64 / 100.0;
+    // The kernel also tells when a site is short of memory under a limit of its own. That is nobody else's concern.
+    if memory.available_percent() > least {
+        return;
+    }
+    let goal = memory.total_bytes / PART;
     let swap = super::has_swap();
     let sites = platform.live.sites();
     let candidates: Vec<_> = sites

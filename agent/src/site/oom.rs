@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Hit, Site};
 use crate::container::Container;
+use crate::machine::Event;
 
 /// Between the kernel's notice and its kill, and then the end of the container if it was the main process. Also the
 /// shortest time between two events of one container.
@@ -58,6 +59,8 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
             if now > seen {
                 tell(&site, now - seen, now);
                 seen = now;
+                // A frozen init does not see that its command has died.
+                site.feed_at_rest(&container, Event::Thaw);
             }
         }
     });

@@ -139,9 +139,10 @@ impl Site {
         if let Verdict::Refuse(refusal) = verdict {
             return Ok(Err(self.lock().refused(refusal)));
         }
-        let state = self.settled().await;
+        let mut state = self.settled().await;
         if event == Event::Freeze && state.rests() {
             self.confirm_frozen().await?;
+            state = self.settled().await;
         }
         let failed_to_start =
             matches!(event, Event::Start | Event::Restart) && matches!(state, State::Failed { .. });
@@ -162,10 +163,14 @@ impl Site {
         let Some(container) = self.container() else {
             return Ok(());
         };
-        if container.frozen(FREEZE_LIMIT).await {
-            return Ok(());
+        tokio::select! {
+            frozen = container.frozen(FREEZE_LIMIT) => if frozen {
+                return Ok(());
+            },
+            // A request has come: there is nothing to wait for any more.
+            _ = self.until(|state| !state.rests()) => return Ok(()),
         }
-        self.feed_about(&container, Event::Thaw);
+        self.feed_at_rest(&container, Event::Thaw);
         anyhow::bail!(
             "cannot freeze {}: not all of its processes stopped within {:.1} s, so it goes on; a process may wait for storage",
             self.name,

@@ -174,8 +174,8 @@ pub struct Reserve {
     pub memory: Bytes,
 }
 
-/// When memory is scarce, so that sites with `action = "ladder"` go down before their time. In shares of the time in which
-/// at least one process waits for memory (`some` of /proc/pressure/memory); `0%` means never.
+/// When memory is scarce, so that sites with `action = "ladder"` go down before their time. `reclaim` and `stop` are shares of
+/// the time in which at least one process waits for memory (`some` of /proc/pressure/memory); `0%` means never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pressure {
@@ -185,6 +185,8 @@ pub struct Pressure {
     pub stop: Percent,
     /// The time over which the share is taken: `2s`. From 500ms to 10s.
     pub window: Span,
+    /// Only while less of the host's memory is available: `20%`. A site at its own limit also waits for memory, and it alone.
+    pub available: Percent,
 }
 
 /// An owner on this host.
@@ -332,6 +334,7 @@ impl Default for Pressure {
             reclaim: Percent::from_raw(1_000),
             stop: Percent::from_raw(3_000),
             window: Span::seconds(2),
+            available: Percent::from_raw(2_000),
         }
     }
 }
