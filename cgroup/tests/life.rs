@@ -294,6 +294,9 @@ fn a_note_stays_with_the_group_and_goes_with_it() {
     group.set_note(&"x".repeat(300)).unwrap();
     assert_eq!(group.note().unwrap(), None);
     drop((group, again));
-    tree.open_group(&["acme", "a"]).unwrap().remove(SOON).unwrap();
+    tree.open_group(&["acme", "a"])
+        .unwrap()
+        .remove(SOON)
+        .unwrap();
     assert_eq!(tree.group(&["acme", "a"]).unwrap().note().unwrap(), None);
 }

@@ -190,7 +190,12 @@ impl AgentConfig {
                 "must leave something that can be promised: less than 100% of the CPUs, and a size of memory".into(),
             );
         }
-        if self.pressure.window.millis().is_none_or(|ms| !(500..=10_000).contains(&ms)) {
+        if self
+            .pressure
+            .window
+            .millis()
+            .is_none_or(|ms| !(500..=10_000).contains(&ms))
+        {
             wrong("pressure.window", "must be from 500ms to 10s".into());
         }
         for (key, size, most) in [

@@ -202,7 +202,10 @@ impl Definition {
         }
         let (idle, usual) = (&self.idle, Idle::default());
         for (key, set) in [
-            ("idle.reclaim_after", idle.reclaim_after != usual.reclaim_after),
+            (
+                "idle.reclaim_after",
+                idle.reclaim_after != usual.reclaim_after,
+            ),
             ("idle.stop_after", idle.stop_after != usual.stop_after),
         ] {
             if set && idle.action != IdleAction::Ladder {

@@ -97,7 +97,10 @@ fn the_ladder_has_a_time_for_each_rung() {
     );
     let plain = Definition::from_toml(LEAST).unwrap();
     let json = serde_json::to_string(&plain).unwrap();
-    assert!(!json.contains("_after"), "what it was made from is unchanged: {json}");
+    assert!(
+        !json.contains("_after"),
+        "what it was made from is unchanged: {json}"
+    );
 }
 
 #[test]
