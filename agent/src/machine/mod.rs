@@ -128,8 +128,6 @@ pub enum Event {
     PressureReclaim,
     /// Memory is scarce and it rests: stop it.
     PressureStop,
-    /// Data has come on a connection that was open when it was frozen, or on a new one.
-    Arrival,
     /// Too old, or its definition changed: end it once it is unused.
     Recycle,
     /// The definition was removed.
@@ -138,7 +136,7 @@ pub enum Event {
 
 /// All events, for exhaustive tests.
 #[cfg(test)]
-pub(crate) const ALL_EVENTS: [Event; 22] = [
+pub(crate) const ALL_EVENTS: [Event; 21] = [
     Event::Request,
     Event::Start,
     Event::Stop,
@@ -158,7 +156,6 @@ pub(crate) const ALL_EVENTS: [Event; 22] = [
     Event::PressureFreeze,
     Event::PressureReclaim,
     Event::PressureStop,
-    Event::Arrival,
     Event::Recycle,
     Event::Withdraw,
 ];
