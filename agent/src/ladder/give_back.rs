@@ -23,9 +23,10 @@ const STEP: u64 = 16 << 20;
 /// processes' own mappings are named to the kernel, and where it can spare them it is asked for the rest: what processes
 /// share with their parents since they were forked.
 pub(super) fn give_back(group: &cgroup::Group, still: &dyn Fn() -> bool) -> Result<()> {
+    let mut readable = maps::MOST;
     let mut pids = group.pids()?;
     pids.truncate(PROCESSES);
-    for batch in pids.chunks(BATCH) {
+    'processes: for batch in pids.chunks(BATCH) {
         let open = |pid: &i32| {
             Some((
                 *pid,
@@ -37,10 +38,10 @@ pub(super) fn give_back(group: &cgroup::Group, still: &dyn Fn() -> bool) -> Resu
         let members = group.pids()?;
         for (pid, process) in opened {
             if members.binary_search(&pid).is_ok() {
-                of_process(pid, &process, still)?;
+                readable -= of_process(pid, &process, readable, still)?;
             }
-            if !still() {
-                return Ok(());
+            if readable == 0 || !still() {
+                break 'processes;
             }
         }
     }
@@ -55,14 +56,18 @@ pub(super) fn give_back(group: &cgroup::Group, still: &dyn Fn() -> bool) -> Resu
     Ok(())
 }
 
-fn of_process(pid: i32, process: &OwnedFd, still: &dyn Fn() -> bool) -> Result<()> {
+/// How many bytes of its maps, at most `readable`, had to be read for it.
+fn of_process(pid: i32, process: &OwnedFd, readable: u64, still: &dyn Fn() -> bool) -> Result<u64> {
     let mut text = Vec::new();
-    let read = File::open(format!("/proc/{pid}/maps"))
-        .and_then(|file| file.take(maps::LONGEST).read_to_end(&mut text));
-    match read {
+    let outcome = File::open(format!("/proc/{pid}/maps")).and_then(|file| {
+        let longest = maps::LONGEST.min(readable);
+        file.take(longest).read_to_end(&mut text)
+    });
+    let read = text.len() as u64;
+    match outcome {
         Ok(_) => {}
         // It has ended: somebody has killed it.
-        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) if is_gone(&error) => return Ok(read),
         Err(error) => {
             return Err(error).with_context(|| format!("cannot read the maps of process {pid}"));
         }
@@ -72,11 +77,11 @@ fn of_process(pid: i32, process: &OwnedFd, still: &dyn Fn() -> bool) -> Result<(
         let mut rest = portion.as_slice();
         while !rest.is_empty() {
             if !still() {
-                return Ok(());
+                return Ok(read);
             }
             match page_out(process.as_fd(), rest) {
                 Ok(done) => rest = after(rest, done),
-                Err(error) if is_gone(&error) => return Ok(()),
+                Err(error) if is_gone(&error) => return Ok(read),
                 // Locked, or of a device: that stays.
                 Err(error)
                     if error.raw_os_error() == Some(libc::EINVAL)
@@ -92,7 +97,7 @@ fn of_process(pid: i32, process: &OwnedFd, still: &dyn Fn() -> bool) -> Result<(
             }
         }
     }
-    Ok(())
+    Ok(read)
 }
 
 fn is_gone(error: &io::Error) -> bool {

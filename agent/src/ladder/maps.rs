@@ -2,6 +2,8 @@
 
 /// Bytes of that file that are read; what is behind them stays in memory.
 pub(super) const LONGEST: u64 = 4 << 20;
+/// And of all those of one container: the processor time is the agent's.
+pub(super) const MOST: u64 = 32 << 20;
 /// One advice is about this much at most, so that whoever wakes the site soon gets its turn.
 const PIECE: usize = 4 << 20;
 /// And about as many ranges.
