@@ -1,5 +1,6 @@
 //! Which rung of the idle ladder a container is on and for how long it has rested, noted at its cgroup for the next agent.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::machine::Rung;
@@ -90,12 +91,30 @@ impl Rest {
 
 /// A container's own.
 #[derive(Debug, Default)]
-pub(super) struct Resting(Mutex<Rest>);
+pub(super) struct Resting {
+    rest: Mutex<Rest>,
+    /// It is in the queue of those whose memory is given back.
+    queued: AtomicBool,
+}
 
 impl Container {
     /// Where it is on the ladder.
     pub fn rest(&self) -> Rest {
-        *self.rest.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .rest
+            .rest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its memory is to be given back; false if it waits for that already.
+    pub(crate) fn queue_reclaim(&self) -> bool {
+        !self.rest.queued.swap(true, Ordering::AcqRel)
+    }
+
+    /// It has its turn: whatever is to be given back from now on is another one.
+    pub(crate) fn begin_reclaim(&self) {
+        self.rest.queued.store(false, Ordering::Release);
     }
 
     /// It is on another rung from now on.
@@ -106,7 +125,11 @@ impl Container {
 
     /// It was found so.
     pub(crate) fn set_rest(&self, next: Rest) {
-        *self.rest.0.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        *self
+            .rest
+            .rest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = next;
         if let Err(error) = self.group.set_note(&next.text()) {
             tracing::warn!("{}: {error}", self.vhost);
         }

@@ -103,21 +103,36 @@ pub(crate) fn has_swap() -> bool {
 }
 
 /// Gives the memory of a container back, in a task of its own, for as long as the site rests on that rung.
-pub(crate) fn reclaim(site: Arc<Site>, container: Arc<Container>) {
+pub(crate) fn reclaim(site: Arc<Site>, container: &Arc<Container>) {
+    if !container.queue_reclaim() {
+        return;
+    }
+    // However long it waits, a container that ends meanwhile is not kept: its network namespace would be, too.
+    let container = Arc::downgrade(container);
     tokio::spawn(async move {
         let ladder = site.platform.ladder.clone();
         let Ok(_place) = ladder.places.acquire().await else {
             return;
         };
         let work = tokio::task::spawn_blocking(move || {
-            let began = Instant::now();
-            let memory = || container.group.usage().ok()?.memory_current;
-            let before = memory();
-            let still = || site.is_reclaimed(&container);
+            let begin = |container: Arc<Container>| {
+                container.begin_reclaim();
+                container.group.clone()
+            };
+            let Some(group) = container.upgrade().map(begin) else {
+                return;
+            };
+            let still = || {
+                let container = container.upgrade();
+                container.is_some_and(|container| site.is_reclaimed(&container))
+            };
             if !still() {
                 return;
             }
-            if let Err(error) = give_back::give_back(&container.group, &still) {
+            let began = Instant::now();
+            let memory = || group.usage().ok()?.memory_current;
+            let before = memory();
+            if let Err(error) = give_back::give_back(&group, &still) {
                 tracing::warn!("{}: {error:#}", site.name);
             }
             let more = json!({

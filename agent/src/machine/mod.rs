@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!                                                               +------------------------------------------+
-//!                                                               v           thaw, request, arrival         |
+//!                                                               v           thaw, request                  |
 //!                  request, start                    ready                freeze, idle          idle,      |
 //!        Stopped ----------------> Starting -----------------> Running <-----------> Frozen --------> Reclaimed
 //!          ^  ^                      |  |                         |    thaw, request,  |   pressure       |
-//!          |  |          start failed|  |stop, down, restart      |    arrival         |                  |
+//!          |  |          start failed|  |stop, down, restart      |                    |                  |
 //!          |  |                      v  |                         |stop, down, restart, idle, pressure,   |
 //!          |  +--- stop ---------- Failed  \                      v recycle, withdraw, exited             v
 //!          |                         ^       +-------------> Stopping(after) <-----------------------------+

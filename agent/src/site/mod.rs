@@ -281,7 +281,7 @@ impl Site {
                 }
             }
             Action::Reclaim => {
-                if let Some(container) = inner.container.clone() {
+                if let Some(container) = &inner.container {
                     crate::ladder::reclaim(self.clone(), container);
                 }
             }
@@ -350,6 +350,10 @@ impl Site {
                     return state;
                 }
                 let (tell, told) = oneshot::channel();
+                // Those who have given up make room: a site may rest for days.
+                if inner.changed.len() == inner.changed.capacity() {
+                    inner.changed.retain(|waiting| !waiting.is_closed());
+                }
                 inner.changed.push(tell);
                 told
             };

@@ -36,19 +36,14 @@ impl Site {
         drop(inner);
         if self.is_reclaimed(&container) {
             // The last agent may not have come to the end of it.
-            ladder::reclaim(self.clone(), container);
+            ladder::reclaim(self.clone(), &container);
         }
     }
 
     /// Whether this container's memory is to be given back.
     pub(crate) fn is_reclaimed(&self, container: &Arc<Container>) -> bool {
-        self.is_at(container, |state| state == State::Reclaimed)
-    }
-
-    fn is_at(&self, container: &Arc<Container>, at: impl Fn(State) -> bool) -> bool {
         let inner = self.lock();
-        let current = inner.container.as_ref();
-        current.is_some_and(|current| Arc::ptr_eq(current, container)) && at(inner.machine.state())
+        inner.machine.state() == State::Reclaimed && has(&inner, container)
     }
 
     /// [`Self::feed_about`], unless it has been woken meanwhile: decided under the lock that requests take.
@@ -58,9 +53,7 @@ impl Site {
         event: Event,
     ) -> Verdict {
         let mut inner = self.lock();
-        let current = inner.container.as_ref();
-        let rests = inner.machine.state().rests();
-        if !rests || !current.is_some_and(|current| Arc::ptr_eq(current, container)) {
+        if !inner.machine.state().rests() || !has(&inner, container) {
             return Verdict::Stale;
         }
         self.step(&mut inner, event)
@@ -74,7 +67,10 @@ impl Site {
         match due {
             Due::Reclaim if !ladder::has_swap() => {
                 // Nowhere to give it to: it stays frozen, for as long as both rungs take.
-                let after = self.definition().idle.stop_after.finite();
+                let idle = &self.definition().idle;
+                let whole = (idle.reclaim_after.finite()).zip(idle.stop_after.finite());
+                let after =
+                    whole.map(|(one, other)| (one + other).saturating_sub(rested(&container)));
                 self.later(&container, Due::Stop, after);
             }
             Due::Reclaim => match self.confirm_frozen().await {
@@ -131,10 +127,15 @@ impl Site {
     }
 
     fn later(self: &Arc<Self>, container: &Arc<Container>, due: Due, after: Option<Duration>) {
-        if self.is_at(container, State::rests) {
-            let next = after.map(|after| (Instant::now() + after, due));
-            self.platform.ladder.follow(self, next);
+        let inner = self.lock();
+        if !inner.machine.state().rests() || !has(&inner, container) {
+            return;
         }
+        let next = after.map(|after| (Instant::now() + after, due));
+        // Of its age it is told again only if that is not what has to wait.
+        let age = ageing(&inner, container).filter(|_| due != Due::Age);
+        let first = next.into_iter().chain(age).min_by_key(|(at, _)| *at);
+        self.platform.ladder.follow(self, first);
     }
 
     /// Whether somebody has a connection to it. If that cannot be seen, somebody has.
@@ -143,6 +144,12 @@ impl Site {
         let open = tokio::task::spawn_blocking(move || counted.open_connections()).await;
         !matches!(open, Ok(Ok(0)))
     }
+}
+
+/// Whether this container is in place.
+fn has(inner: &Inner, container: &Arc<Container>) -> bool {
+    let current = inner.container.as_ref();
+    current.is_some_and(|current| Arc::ptr_eq(current, container))
 }
 
 fn memory(container: &Container) -> u64 {
@@ -157,9 +164,8 @@ fn next(inner: &Inner, container: &Container) -> Option<(Instant, Due)> {
     if !state.rests() {
         return None;
     }
-    let rested = unix_millis().saturating_sub(container.rest().since);
     let in_time = |span: Option<Duration>, due| {
-        let left = span?.saturating_sub(Duration::from_millis(rested));
+        let left = span?.saturating_sub(rested(container));
         Some((Instant::now() + left, due))
     };
     let down = match (state, idle.action) {
@@ -167,7 +173,17 @@ fn next(inner: &Inner, container: &Container) -> Option<(Instant, Due)> {
         (State::Reclaimed, _) => in_time(idle.stop_after.finite(), Due::Stop),
         _ => None,
     };
-    let age = idle.max_lifetime.finite();
-    let age = age.map(|age| (container.since + age, Due::Age));
+    let age = ageing(inner, container);
     down.into_iter().chain(age).min_by_key(|(at, _)| *at)
+}
+
+/// How long it has been on its rung.
+fn rested(container: &Container) -> Duration {
+    Duration::from_millis(unix_millis().saturating_sub(container.rest().since))
+}
+
+/// When it is too old.
+fn ageing(inner: &Inner, container: &Container) -> Option<(Instant, Due)> {
+    let age = inner.definition.idle.max_lifetime.finite()?;
+    Some((container.since + age, Due::Age))
 }

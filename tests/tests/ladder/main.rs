@@ -127,7 +127,13 @@ fn without_swap_it_stays_frozen() {
     let idle = "[idle]\naction = \"ladder\"\ntimeout = \"1s\"\nreclaim_after = \"1s\"\nstop_after = \"2s\"\n";
     host.site(SITE, &format!("{STATIC}{idle}"));
     assert_eq!(host.get(SITE, "/").status, 200);
+    // It gets old all the same.
+    let old = "old.example.com";
+    let idle = "[idle]\naction = \"ladder\"\ntimeout = \"1s\"\nreclaim_after = \"500ms\"\nstop_after = \"never\"\nmax_lifetime = \"4s\"\n";
+    host.site(old, &format!("{STATIC}{idle}"));
+    assert_eq!(host.get(old, "/").status, 200);
     host.wait_state(SITE, "stopped", 150);
+    host.wait_state(old, "stopped", 150);
     let all = events(&host, "state");
     assert!(
         all.iter().all(|event| event["to"] != "reclaimed"),
