@@ -64,8 +64,8 @@ impl Site {
         }
     }
 
-    /// Feeds `event` if it runs, unless a request has come in the last `quiet`, or a command of an operator's runs and `quiet` is not
-    /// zero; decided under the same lock that both take.
+    /// Feeds `event` if it runs, unless a request has come in the last `quiet`, or a command of an operator's runs and `quiet`
+    /// is not zero; decided under the same lock that both take.
     pub(crate) fn feed_if_quiet(
         self: &Arc<Self>,
         container: &Arc<Container>,

@@ -60,6 +60,10 @@ fn everything_on(rung: &str) {
         "{status}"
     );
     assert_eq!(body(&host, "/memory"), "whole");
+    // An operator's command wakes it, too.
+    assert_eq!(bring(&host, rung), first);
+    let said = host.ctl(&["exec", SITE, "--", "echo", "awake"]);
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "awake\n", "{said:?}");
     // Killed: nobody inside can tell while it is frozen, but the next request gets a new one.
     assert_eq!(bring(&host, rung), first);
     harness::send_signal(
