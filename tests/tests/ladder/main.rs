@@ -64,7 +64,7 @@ fn reclaimed(host: &Host) -> Value {
 }
 
 #[test]
-fn goes_down_by_time_gives_its_memory_back_and_comes_up_with_a_request() {
+fn gives_its_memory_back_and_comes_up_with_a_request() {
     let Some(_swap) = Swap::new() else {
         return;
     };
@@ -72,7 +72,7 @@ fn goes_down_by_time_gives_its_memory_back_and_comes_up_with_a_request() {
     holder(
         &host,
         SITE,
-        "timeout = \"1s\"\nreclaim_after = \"1s\"\nstop_after = \"3s\"\n",
+        "timeout = \"1s\"\nreclaim_after = \"1s\"\nstop_after = \"never\"\n",
     );
     assert_eq!(body(&host, "/memory"), "whole");
     let first = pid(&host);
@@ -95,11 +95,19 @@ fn goes_down_by_time_gives_its_memory_back_and_comes_up_with_a_request() {
     // Up: the same process with the same memory.
     assert_eq!(host.dispatch(SITE).json()["cold"], false);
     assert_eq!(body(&host, "/memory"), "whole");
-    assert_eq!(
-        (pid(&host), host.state(SITE)),
-        (first, "running".to_owned())
-    );
-    // And all the way down.
+    assert_eq!(pid(&host), first);
+    host.finish();
+}
+
+#[test]
+fn goes_all_the_way_down_by_time() {
+    let Some(_swap) = Swap::new() else {
+        return;
+    };
+    let host = Host::new("");
+    let idle = "[idle]\naction = \"ladder\"\ntimeout = \"1s\"\nreclaim_after = \"1s\"\nstop_after = \"1s\"\n";
+    host.site(SITE, &format!("{STATIC}{idle}"));
+    assert_eq!(host.get(SITE, "/").status, 200);
     host.wait_state(SITE, "stopped", 150);
     let status = host.status(SITE);
     assert_eq!(status["last_exit"]["cause"], "stopped", "{status}");
