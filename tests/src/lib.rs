@@ -18,8 +18,10 @@ pub mod inside;
 mod leak;
 pub mod limits;
 mod programs;
+pub mod quotas;
 pub mod sites;
 pub mod swap;
+pub mod traffic;
 pub mod world;
 
 pub use host::{Host, OWNER, STATIC, outside_address, run, send_signal};

@@ -4,73 +4,18 @@
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use harness::inside::{ask, checker, site};
 use harness::limits::{SITE, events, patch, set, text};
+use harness::quotas::Quotas;
 use harness::sites::put;
-use harness::{Host, OWNER, STATIC, http, run, seconds, skip, wait_for};
+use harness::{Host, OWNER, STATIC, http, run, seconds, wait_for};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
-
-/// ext4 with project quotas where the documents of the test's sites are; unmounted at the end.
-struct Quotas(PathBuf);
-
-impl Quotas {
-    /// None where the kernel cannot.
-    fn mount(host: &Host, kind: &str) -> Option<Self> {
-        let image = host.dir.join("image");
-        let (size, make) = match kind {
-            "xfs" => (320, "mkfs.xfs -q"),
-            _ => (
-                160,
-                "mke2fs -q -t ext4 -N 90000 -O quota,project -E quotatype=prjquota",
-            ),
-        };
-        fs::File::create(&image)
-            .unwrap()
-            .set_len(size * MIB)
-            .unwrap();
-        let (image, www) = (image.display(), host.dir.join("www"));
-        let script = format!(
-            "{make} {image} && mount -o loop,prjquota {image} {}",
-            www.display()
-        );
-        let mount = Command::new("/bin/sh")
-            .args(["-c", &script])
-            .output()
-            .unwrap();
-        if !mount.status.success() {
-            let why = text(&mount);
-            // Its kernel can; mkfs.xfs is not always there.
-            let vm = std::env::var_os("FASTCONTAINER_VM").is_some();
-            assert!(!vm || kind == "xfs", "{why}");
-            skip(&format!(
-                "no {kind} with project quotas here: {}",
-                why.trim().replace('\n', "; ")
-            ));
-            return None;
-        }
-        Some(Self(www))
-    }
-}
-
-impl Drop for Quotas {
-    fn drop(&mut self) {
-        // A container that is just ending may still have it.
-        for _ in 0..200 {
-            let output = Command::new("umount").arg(&self.0).output().unwrap();
-            if output.status.success() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        eprintln!("{} is still mounted", self.0.display());
-    }
-}
 
 fn used(host: &Host) -> u64 {
     host.status(SITE)["usage"]["disk_bytes"].as_u64().unwrap()

@@ -3,27 +3,11 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::sys::{self, End};
-
-/// The share of one CPU that this process gets while it wants all of it, in percent.
-pub(crate) fn cpu(seconds: u64) -> f64 {
-    let spent = || {
-        let t = clock_gettime(ClockId::ProcessCPUTime);
-        t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
-    };
-    let (began, before) = (Instant::now(), spent());
-    let mut sum = 0u64;
-    while began.elapsed() < Duration::from_secs(seconds) {
-        for n in 0..10_000u64 {
-            sum = std::hint::black_box(sum.wrapping_add(n));
-        }
-    }
-    (spent() - before) / began.elapsed().as_secs_f64() * 100.0
-}
 
 /// Uses so many milliseconds of CPU time more; how many µs this process has used in all.
 pub(crate) fn burn(millis: u64) -> u128 {
@@ -101,26 +85,6 @@ pub(crate) fn fork(most: usize) -> String {
 
 const PIECE: usize = 64 << 10;
 const DIRECT: &str = "/site/direct";
-
-/// Writes past the page cache for so many seconds; bytes per second.
-pub(crate) fn write_direct(seconds: u64) -> std::io::Result<f64> {
-    let mut file = direct_file()?;
-    let memory = vec![7u8; PIECE + 4096];
-    let start = memory.as_ptr().align_offset(4096);
-    let piece = &memory[start..start + PIECE];
-    // The bucket that fills while nothing is written must not count.
-    for _ in 0..8 {
-        file.write_all(piece)?;
-    }
-    let (began, mut written) = (Instant::now(), 0usize);
-    while began.elapsed() < Duration::from_secs(seconds) {
-        file.write_all(piece)?;
-        written += PIECE;
-    }
-    let rate = written as f64 / began.elapsed().as_secs_f64();
-    fs::remove_file(DIRECT)?;
-    Ok(rate)
-}
 
 /// Writes so many pieces of 64 KiB past the page cache; how many bytes that were.
 pub(crate) fn put_direct(pieces: usize) -> std::io::Result<usize> {

@@ -10,7 +10,9 @@
 //!
 //! What only the test knows (addresses, paths) it reads from `/site/targets`.
 
+mod amounts;
 mod calls;
+mod cpu;
 mod enter;
 mod files;
 mod identity;
@@ -19,6 +21,7 @@ mod nested;
 mod network;
 mod processes;
 mod pseudo;
+mod rates;
 mod report;
 mod serve;
 mod setuid;

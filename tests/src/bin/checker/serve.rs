@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::{load, report, space, traffic};
+use crate::{amounts, cpu, load, rates, report, space, traffic};
 
 pub(crate) fn run(port: &str, inherited: &[String]) -> ExitCode {
     let listener = match TcpListener::bind(format!("0.0.0.0:{port}")) {
@@ -23,6 +24,20 @@ pub(crate) fn run(port: &str, inherited: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Pieces in which a disk is read and written: few of them a second are many bytes, many of them few.
+const LARGE: usize = 64 << 10;
+const SMALL: usize = 4 << 10;
+
+/// `each` times the operations of a second.
+fn rate(write: bool, piece: usize, time: Duration, each: f64) -> String {
+    let rate = rates::operations(write, piece, time);
+    rate.map_or_else(|error| error.to_string(), |rate| format!("{:.3}", rate * each))
+}
+
+fn number(pages: std::io::Result<usize>) -> String {
+    pages.map_or_else(|error| error.to_string(), |pages| pages.to_string())
+}
+
 fn answer(stream: TcpStream, inherited: &[String]) -> std::io::Result<()> {
     let mut lines = BufReader::new(&stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
@@ -33,14 +48,16 @@ fn answer(stream: TcpStream, inherited: &[String]) -> std::io::Result<()> {
     }
     let path = request.split(' ').nth(1).unwrap_or_default();
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
-    let (what, number) = (
+    let (what, n) = (
         parts.next().unwrap_or_default(),
         parts.next().unwrap_or_default(),
     );
-    let n: usize = number.parse().unwrap_or(0);
+    let n: usize = n.parse().unwrap_or(0);
+    // What takes time says how much, in milliseconds.
+    let time = Duration::from_millis(n as u64);
     match what {
-        "send" => return traffic::send(&stream, n as u64),
-        "receive" => return traffic::receive(&stream, n as u64),
+        "send" => return traffic::send(&stream, time),
+        "receive" => return traffic::receive(&stream, time),
         _ => {}
     }
     let body = match what {
@@ -50,13 +67,23 @@ fn answer(stream: TcpStream, inherited: &[String]) -> std::io::Result<()> {
         "put" => {
             load::put_direct(n).map_or_else(|error| error.to_string(), |bytes| bytes.to_string())
         }
-        "cpu" => format!("{:.2}", load::cpu(n as u64)),
+        "cpu" => format!("{:.3}", cpu::share(time)),
+        "cpu-after-a-pause" => cpu::after_a_pause(n as u32).to_string(),
+        "cpu-beside-others" => {
+            cpu::beside_others(time).map_or_else(|error| error, |used| used.to_string())
+        }
+        "pages" => amounts::pages(n).unwrap_or_else(|error| error.to_string()),
+        "cache" => number(amounts::cache(n)),
+        "resident" => number(amounts::resident()),
+        "files" => amounts::files().unwrap_or_else(|error| error.to_string()),
+        "read" => rate(false, LARGE, time, LARGE as f64),
+        "write" => rate(true, LARGE, time, LARGE as f64),
+        "reads" => rate(false, SMALL, time, 1.0),
+        "writes" => rate(true, SMALL, time, 1.0),
         "allocate" => load::allocate(n).to_string(),
         "allocate-in-child" => load::allocate_in_child(n),
         "hold" => load::hold(n),
         "fork" => load::fork(n),
-        "write" => load::write_direct(n as u64)
-            .map_or_else(|error| error.to_string(), |rate| format!("{rate:.0}")),
         "flood" => traffic::flood(n).map_or_else(|error| error.to_string(), |n| n.to_string()),
         "fill" => space::fill(n),
         "empty" => space::empty(),

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use crate::sys::{self, Arg};
 
 const FILE: &str = "/site/fill";
+const BLOCK: usize = 1 << 10;
 const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
 const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 /// What every file of ext4 has, and all that it would have without a project.
@@ -22,13 +23,13 @@ pub(crate) fn fill(kib: usize) -> String {
             .open(FILE)
             .map_err(|e| (0, e))?;
         let mut written = 0;
-        // Large pieces first; what does not fit any more is tried in blocks.
-        for piece in [64 << 10, 4 << 10] {
+        // Large pieces first; what does not fit any more is tried in blocks, and those of small file systems.
+        for piece in [64 << 10, 4 << 10, BLOCK] {
             let data = vec![b'x'; piece];
             while written + piece <= kib << 10 {
                 match file.write(&data) {
                     Ok(length) => written += length,
-                    Err(error) if piece == 4 << 10 => return Err((written, error)),
+                    Err(error) if piece == BLOCK => return Err((written, error)),
                     Err(_) => break,
                 }
             }

@@ -163,3 +163,24 @@ pub(crate) fn secure_execution() -> bool {
     // SAFETY: reads a value that the kernel has put beside the arguments.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
+
+/// How many pages of an open file are in memory.
+pub(crate) fn resident(fd: i32, length: usize) -> Result<usize, i32> {
+    const PAGE: usize = 4096;
+    let (null, shared) = (std::ptr::null_mut(), libc::MAP_SHARED);
+    // SAFETY: a mapping of its own, at an address of the kernel's choice.
+    let at = unsafe { libc::mmap(null, length, libc::PROT_READ, shared, fd, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(errno());
+    }
+    let mut pages = vec![0u8; length.div_ceil(PAGE)];
+    // SAFETY: the range is the mapping, and there is a byte for each of its pages.
+    let result = unsafe { libc::mincore(at, length, pages.as_mut_ptr()) };
+    let failed = (result == -1).then(errno);
+    // SAFETY: the mapping from above, to which nothing points.
+    unsafe { libc::munmap(at, length) };
+    match failed {
+        Some(errno) => Err(errno),
+        None => Ok(pages.iter().filter(|page| *page & 1 == 1).count()),
+    }
+}
