@@ -150,20 +150,23 @@ impl Backend for V2 {
                 .io_weight
                 .value()
                 .unwrap_or(crate::convert::WEIGHT_DEFAULT);
-            let bfq = !at.dir.exists("io.weight") && at.dir.exists("io.bfq.weight");
-            let (file, text) = if bfq {
-                want.io_weight = Setting::To(bfq_to_weight(weight_to_bfq(weight)));
-                ("io.bfq.weight", weight_to_bfq(weight).to_string())
-            } else {
-                ("io.weight", format!("default {weight}"))
-            };
-            out.push(Write {
+            // Either may be what the disk's scheduler heeds: io.weight is of the kernel's own cost model only.
+            let write = |file, text| Write {
                 dir: at.dir,
                 limit: "io.weight",
                 file,
                 text,
                 undo: Undo::FirstLine,
-            });
+            };
+            let bfq = at.dir.exists("io.bfq.weight");
+            if bfq {
+                out.push(write("io.bfq.weight", weight_to_bfq(weight).to_string()));
+            }
+            if !bfq || at.dir.exists("io.weight") {
+                out.push(write("io.weight", format!("default {weight}")));
+            } else {
+                want.io_weight = Setting::To(bfq_to_weight(weight_to_bfq(weight)));
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use harness::limits::{SITE, first_of_all};
 use super::limits;
 use super::table::{Cell, Table, When};
 
+pub(crate) const LIMITS: [&str; 3] = ["cpu", "cpu_weight", "cpu_burst"];
 const WITHIN: f64 = 0.05;
 
 fn number(host: &Host, vhost: &str, what: &str) -> f64 {
@@ -25,7 +26,14 @@ fn quota() {
         if when != When::Start {
             table.change(&[&format!("cpu={percent}%")]);
         }
-        let cell = Cell { limit: "cpu", when, wanted: f64::from(percent), unit: "%", within: WITHIN, of_two: false };
+        let cell = Cell {
+            limit: "cpu",
+            when,
+            wanted: f64::from(percent),
+            unit: "%",
+            within: WITHIN,
+            of_two: false,
+        };
         table.near(cell, || number(&host, SITE, "cpu/2500"));
         table.processes();
     }
@@ -35,16 +43,16 @@ fn quota() {
 
 /// The part of one CPU that the site gets while its sibling of weight 100 wants all of it as well, in percent.
 fn beside_a_sibling(host: &Host) -> f64 {
-    let used = |vhost| number(host, vhost, "cpu-beside-others/2000");
     // Both are awake.
     for vhost in [SITE, "b.example.com"] {
         ask(host, vhost, "pid", 60);
     }
     let addresses = [SITE, "b.example.com"].map(|vhost| host.dispatch(vhost).upstream());
-    let _ = used;
     let threads = addresses.map(|address| {
         std::thread::spawn(move || {
-            let answer = harness::http::get(&address, "/cpu-beside-others/2000", harness::seconds(60)).unwrap();
+            let answer =
+                harness::http::get(&address, "/cpu-beside-others/2000", harness::seconds(60))
+                    .unwrap();
             let text = String::from_utf8(answer.body).unwrap();
             text.parse::<f64>().unwrap_or_else(|_| panic!("{text}"))
         })
@@ -60,11 +68,22 @@ fn weight() {
     site(&host, SITE, &limits("cpu_weight = 150"));
     site(&host, "b.example.com", "");
     let mut table = Table::new(&host);
-    for (when, weight, percent) in [(When::Start, 150, 60.0), (When::Up, 400, 80.0), (When::Down, 50, 100.0 / 3.0)] {
+    for (when, weight, percent) in [
+        (When::Start, 150, 60.0),
+        (When::Up, 400, 80.0),
+        (When::Down, 50, 100.0 / 3.0),
+    ] {
         if when != When::Start {
             table.change(&[&format!("cpu_weight={weight}")]);
         }
-        let cell = Cell { limit: "cpu_weight", when, wanted: percent, unit: "% of two", within: WITHIN, of_two: true };
+        let cell = Cell {
+            limit: "cpu_weight",
+            when,
+            wanted: percent,
+            unit: "% of two",
+            within: WITHIN,
+            of_two: true,
+        };
         table.near(cell, || beside_a_sibling(&host));
         table.processes();
     }
@@ -84,7 +103,14 @@ fn burst() {
             table.change(&[&format!("cpu_burst={burst}%")]);
         }
         let wanted = f64::from(20 + burst);
-        let cell = Cell { limit: "cpu_burst", when, wanted, unit: "ms", within: WITHIN, of_two: false };
+        let cell = Cell {
+            limit: "cpu_burst",
+            when,
+            wanted,
+            unit: "ms",
+            within: WITHIN,
+            of_two: false,
+        };
         table.near(cell, || number(&host, SITE, "cpu-after-a-pause/8") / 1000.0);
         table.processes();
     }

@@ -1,14 +1,15 @@
 //! Disk space of the documents.
 
+use harness::Host;
 use harness::inside::{ask, site};
 use harness::limits::SITE;
 use harness::quotas::Quotas;
-use harness::Host;
 use serde_json::json;
 
 use super::table::{Table, When};
 use super::{limits, refused, refused_at_start};
 
+pub(crate) const LIMITS: [&str; 1] = ["disk"];
 /// Files of the site are written in pieces of this size, and its file system takes space in blocks of it.
 const BLOCK: u64 = 1 << 10;
 
@@ -21,13 +22,15 @@ fn space() {
         assert_eq!(host.dispatch(SITE).status, 200);
         for (when, size) in [(When::Start, "24M"), (When::Up, "28M"), (When::Down, "20M")] {
             match when {
-                When::Start => refused_at_start(&host, &format!("disk = {size:?}"), "without project quotas"),
+                When::Start => {
+                    refused_at_start(&host, &format!("disk = {size:?}"), "without project quotas")
+                }
                 _ => refused(&host, &json!({"disk": size}), "without project quotas"),
             };
             table.processes();
             table.refused("disk", when, size);
         }
-        table.finish(&["disk"]);
+        table.finish(&LIMITS);
         return host.finish();
     };
     site(&host, SITE, &limits("disk = \"16M\""));
@@ -48,7 +51,7 @@ fn space() {
         table.exact("disk", when, (mib << 20) / BLOCK, used / BLOCK);
         table.processes();
     }
-    table.finish(&["disk"]);
+    table.finish(&LIMITS);
     host.verb(SITE, "down");
     drop(quotas);
     host.finish();

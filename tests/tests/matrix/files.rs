@@ -7,6 +7,8 @@ use harness::limits::SITE;
 use super::limits;
 use super::table::{Table, When};
 
+pub(crate) const LIMITS: [&str; 1] = ["nofile"];
+
 fn most(host: &Host) -> u64 {
     let said = ask(host, SITE, "files", 60);
     let (files, errno) = said.split_once(' ').unwrap();
@@ -31,6 +33,6 @@ fn open_files() {
         table.exact("nofile", when, files, most(&host));
         before = files;
     }
-    table.finish(&["nofile"]);
+    table.finish(&LIMITS);
     host.finish();
 }

@@ -9,11 +9,18 @@ use harness::{Host, OWNER, skip};
 use super::limits;
 use super::table::{Cell, Table, When};
 
-const ALL: [&str; 4] = ["io.read", "io.write", "io.read_iops", "io.write_iops"];
+pub(crate) const LIMITS: [&str; 5] = [
+    "io.read",
+    "io.write",
+    "io.read_iops",
+    "io.write_iops",
+    "io.weight",
+];
+const RATES: usize = 4;
 
 /// A file with all its blocks on the disk, for the site to read and write past the page cache.
-fn a_file(host: &Host) {
-    let path = host.documents(SITE).join("direct");
+pub(crate) fn a_file(host: &Host, vhost: &str) {
+    let path = host.documents(vhost).join("direct");
     std::fs::write(&path, vec![b'x'; 8 << 20]).unwrap();
     std::fs::File::open(&path).unwrap().sync_all().unwrap();
     chown(&path, Some(OWNER), Some(OWNER)).unwrap();
@@ -22,8 +29,12 @@ fn a_file(host: &Host) {
 #[test]
 fn rates() {
     let host = Host::new("");
-    a_file(&host);
-    site(&host, SITE, &limits("io = { read = \"4MB/s\", write = \"2MB/s\", read_iops = 200, write_iops = 150 }"));
+    a_file(&host, SITE);
+    site(
+        &host,
+        SITE,
+        &limits("io = { read = \"4MB/s\", write = \"2MB/s\", read_iops = 200, write_iops = 150 }"),
+    );
     let answer = host.dispatch(SITE);
     if answer.status != 200 && String::from_utf8_lossy(&answer.body).contains("no block device") {
         skip("this directory's file system is on no disk");
@@ -31,7 +42,11 @@ fn rates() {
     }
     let mut table = Table::new(&host);
     // In large pieces the bytes are what counts, in small ones the operations.
-    for (when, rates) in [(When::Start, [4, 2, 200, 150]), (When::Up, [7, 5, 400, 300]), (When::Down, [2, 1, 100, 120])] {
+    for (when, rates) in [
+        (When::Start, [4, 2, 200, 150]),
+        (When::Up, [7, 5, 400, 300]),
+        (When::Down, [2, 1, 100, 120]),
+    ] {
         if when != When::Start {
             let [read, write, reads, writes] = rates;
             table.change(&[
@@ -41,17 +56,26 @@ fn rates() {
                 &format!("io.write_iops={writes}"),
             ]);
         }
-        for (at, (limit, rate)) in ALL.into_iter().zip(rates).enumerate() {
+        for (at, (limit, rate)) in LIMITS.into_iter().zip(rates).enumerate() {
             let (unit, scale) = if at < 2 { ("MB/s", 1e-6) } else { ("/s", 1.0) };
             let what = ["read", "write", "reads", "writes"][at];
-            let cell = Cell { limit, when, wanted: f64::from(rate), unit, within: 0.1, of_two: false };
+            let cell = Cell {
+                limit,
+                when,
+                wanted: f64::from(rate),
+                unit,
+                within: 0.1,
+                of_two: false,
+            };
             table.near(cell, || {
                 let said = ask(&host, SITE, &format!("{what}/1000"), 120);
-                said.parse::<f64>().unwrap_or_else(|_| panic!("{what}: {said}")) * scale
+                said.parse::<f64>()
+                    .unwrap_or_else(|_| panic!("{what}: {said}"))
+                    * scale
             });
         }
         table.processes();
     }
-    table.finish(&ALL);
+    table.finish(&LIMITS[..RATES]);
     host.finish();
 }

@@ -15,16 +15,17 @@ use serde_json::json;
 use super::table::{Table, When};
 use super::{is_v2, limits, refused, refused_at_start};
 
+pub(crate) const LIMITS: [&str; 3] = ["memory", "memory_high", "memory_min"];
 const PAGE: u64 = 4096;
-const IN_A_MIB: u64 = 256;
+pub(crate) const IN_A_MIB: u64 = 256;
 
 /// Pages that the counter may be ahead of what is used.
-fn batches() -> u64 {
+pub(crate) fn batches() -> u64 {
     64 * std::thread::available_parallelism().unwrap().get() as u64
 }
 
 /// Pages by the kernel's counter of the site.
-fn counted(host: &Host, what: &str) -> u64 {
+pub(crate) fn counted(host: &Host, what: &str) -> u64 {
     host.status(SITE)["usage"][what].as_u64().unwrap() / PAGE
 }
 
@@ -44,9 +45,15 @@ fn filled(table: &mut Table<'_>, host: &Host, when: When, mib: u64) {
     // Once it has ended, the rest is what is still there, and its page tables.
     let rest = counted(host, "memory_bytes") + got.div_ceil(512) + 1;
     println!("memory {when}: {got} pages and {rest} for the rest of {limit}; at its peak {peak}");
-    assert!((got + rest).abs_diff(limit) <= batches(), "{got} + {rest} of {limit}");
+    assert!(
+        (got + rest).abs_diff(limit) <= batches(),
+        "{got} + {rest} of {limit}"
+    );
     assert_eq!(peak, limit, "the kernel's peak");
-    let words = [format!("{limit} pages"), format!("{got} + {} others", peak - got)];
+    let words = [
+        format!("{limit} pages"),
+        format!("{got} + {} others", peak - got),
+    ];
     table.row("memory", when, &words[0], &words[1], "0");
     table.processes();
 }
@@ -88,9 +95,18 @@ fn high() {
         let (all, high) = (counted(&host, "memory_bytes"), mib * IN_A_MIB);
         println!("memory_high {when}: {inside} pages of a file, {all} in all, of {high}");
         assert!(all <= high + batches(), "{all} pages of {high}");
-        assert!(inside <= all && inside > high * 3 / 4, "{inside} of {all} pages");
+        assert!(
+            inside <= all && inside > high * 3 / 4,
+            "{inside} of {all} pages"
+        );
         let over = all.saturating_sub(high);
-        table.row("memory_high", when, &format!("{high} pages"), &format!("{inside} cached"), &over.to_string());
+        table.row(
+            "memory_high",
+            when,
+            &format!("{high} pages"),
+            &format!("{inside} cached"),
+            &over.to_string(),
+        );
         assert_eq!(host.status(SITE)["usage"]["oom_kills"], 0);
         table.processes();
     }
@@ -110,7 +126,11 @@ fn guarantee() {
     site(&host, SITE, &limits("memory_min = \"12M\""));
     let mut table = Table::new(&host);
     let parents = cgroup_roots().into_iter();
-    let reclaim = parents.map(|root| Path::new(&root).join(&host.cgroup_parent).join("memory.reclaim"));
+    let reclaim = parents.map(|root| {
+        Path::new(&root)
+            .join(&host.cgroup_parent)
+            .join("memory.reclaim")
+    });
     assert_eq!(host.dispatch(SITE).status, 200);
     let Some(reclaim) = reclaim.into_iter().find(|path| path.exists()) else {
         harness::skip("this kernel has no memory.reclaim");
@@ -125,11 +145,22 @@ fn guarantee() {
         // All that can be had; it says so when that was less.
         let _ = fs::write(&reclaim, "256M");
         let (inside, all) = (pages(&host, "resident"), counted(&host, "memory_bytes"));
-        println!("memory_min {when}: of {before} pages of a file {inside} are left, {all} in all, of {min}");
+        println!(
+            "memory_min {when}: of {before} pages of a file {inside} are left, {all} in all, of {min}"
+        );
         assert!(all + batches() >= min, "{all} pages of {min}");
-        assert!(inside >= min * 3 / 4 && inside < min * 5 / 4, "{inside} pages of {min}");
+        assert!(
+            inside >= min * 3 / 4 && inside < min * 5 / 4,
+            "{inside} pages of {min}"
+        );
         let under = min.saturating_sub(all);
-        table.row("memory_min", when, &format!("{min} pages"), &format!("{inside} cached"), &under.to_string());
+        table.row(
+            "memory_min",
+            when,
+            &format!("{min} pages"),
+            &format!("{inside} cached"),
+            &under.to_string(),
+        );
         table.processes();
     }
     table.finish(&["memory_min"]);

@@ -10,22 +10,38 @@ use harness::traffic::{egress, ingress};
 use super::limits;
 use super::table::{Cell, Table, When};
 
+pub(crate) const LIMITS: [&str; 2] = ["egress", "ingress"];
 const FLOW: Duration = Duration::from_millis(2400);
 
 #[test]
 fn both_ways() {
     let host = Host::new("");
-    site(&host, SITE, &limits("egress = \"12Mbit\"\ningress = \"16Mbit\""));
+    site(
+        &host,
+        SITE,
+        &limits("egress = \"12Mbit\"\ningress = \"16Mbit\""),
+    );
     let mut table = Table::new(&host);
-    for (when, out, into) in [(When::Start, 12, 16), (When::Up, 30, 40), (When::Down, 8, 10)] {
+    for (when, out, into) in [
+        (When::Start, 12, 16),
+        (When::Up, 30, 40),
+        (When::Down, 8, 10),
+    ] {
         if when != When::Start {
             table.change(&[&format!("egress={out}Mbit"), &format!("ingress={into}Mbit")]);
         }
-        let cell = |limit, rate: u32| Cell { limit, when, wanted: f64::from(rate), unit: "Mbit/s", within: 0.1, of_two: false };
+        let cell = |limit, rate: u32| Cell {
+            limit,
+            when,
+            wanted: f64::from(rate),
+            unit: "Mbit/s",
+            within: 0.1,
+            of_two: false,
+        };
         table.near(cell("egress", out), || egress(&host, FLOW) * 8e-6);
         table.near(cell("ingress", into), || ingress(&host, FLOW) * 8e-6);
         table.processes();
     }
-    table.finish(&["egress", "ingress"]);
+    table.finish(&LIMITS);
     host.finish();
 }

@@ -7,6 +7,8 @@ use harness::limits::SITE;
 use super::limits;
 use super::table::{Table, When};
 
+pub(crate) const LIMITS: [&str; 1] = ["pids"];
+
 #[test]
 fn pids() {
     let host = Host::new("");
@@ -23,6 +25,6 @@ fn pids() {
         table.exact("pids", when, most, 2 + children);
         table.processes();
     }
-    table.finish(&["pids"]);
+    table.finish(&LIMITS);
     host.finish();
 }

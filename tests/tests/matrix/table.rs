@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// When a limit is given to the site.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum When {
+pub(crate) enum When {
     Start,
     Up,
     Down,
@@ -25,7 +25,7 @@ impl fmt::Display for When {
 }
 
 /// The table of one family of limits, for one site.
-pub struct Table<'a> {
+pub(crate) struct Table<'a> {
     host: &'a Host,
     processes: Option<[Value; 2]>,
     rows: Vec<[String; 5]>,
@@ -33,7 +33,7 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub fn new(host: &'a Host) -> Self {
+    pub(crate) fn new(host: &'a Host) -> Self {
         Self {
             host,
             processes: None,
@@ -43,14 +43,14 @@ impl<'a> Table<'a> {
     }
 
     /// Changes limits of the running site, whose processes stay the same ones.
-    pub fn change(&mut self, words: &[&str]) {
+    pub(crate) fn change(&mut self, words: &[&str]) {
         let before = self.processes();
         set(self.host, words);
         assert_eq!(self.processes(), before, "{words:?}: the same processes");
     }
 
     /// The site's processes, which are the same as ever.
-    pub fn processes(&mut self) -> [Value; 2] {
+    pub(crate) fn processes(&mut self) -> [Value; 2] {
         let status = self.host.status(SITE);
         assert_eq!(status["drift"], serde_json::json!([]), "{status}");
         let now = [status["pid"].clone(), status["init_pid"].clone()];
@@ -61,12 +61,19 @@ impl<'a> Table<'a> {
     }
 
     /// It was started again by intent.
-    pub fn restarted(&mut self) {
+    pub(crate) fn restarted(&mut self) {
         self.processes = None;
     }
 
     /// Adds a line.
-    pub fn row(&mut self, limit: &str, when: When, wanted: &str, inside: &str, deviation: &str) {
+    pub(crate) fn row(
+        &mut self,
+        limit: &str,
+        when: When,
+        wanted: &str,
+        inside: &str,
+        deviation: &str,
+    ) {
         self.seen.push((limit.to_owned(), when));
         let words = [limit, &when.to_string(), wanted, inside, deviation];
         println!("{}", words.join(" | "));
@@ -74,22 +81,33 @@ impl<'a> Table<'a> {
     }
 
     /// A limit that this host does not have.
-    pub fn refused(&mut self, limit: &str, when: When, wanted: &str) {
+    pub(crate) fn refused(&mut self, limit: &str, when: When, wanted: &str) {
         self.row(limit, when, wanted, "refused", "as it must");
     }
 
     /// Exactly that.
-    pub fn exact(&mut self, limit: &str, when: When, wanted: u64, inside: u64) {
+    pub(crate) fn exact(&mut self, limit: &str, when: When, wanted: u64, inside: u64) {
         let deviation = i128::from(inside) - i128::from(wanted);
-        let words = [wanted.to_string(), inside.to_string(), deviation.to_string()];
+        let words = [
+            wanted.to_string(),
+            inside.to_string(),
+            deviation.to_string(),
+        ];
         self.row(limit, when, &words[0], &words[1], &words[2]);
         assert_eq!(inside, wanted, "{limit} {when}");
     }
 
     /// A rate or share, as near as `within`. More is never right. Less may be because others keep the machine busy: then it
     /// is measured again.
-    pub fn near(&mut self, cell: Cell<'_>, mut measure: impl FnMut() -> f64) {
-        let Cell { limit, when, wanted, unit, within, of_two } = cell;
+    pub(crate) fn near(&mut self, cell: Cell<'_>, mut measure: impl FnMut() -> f64) {
+        let Cell {
+            limit,
+            when,
+            wanted,
+            unit,
+            within,
+            of_two,
+        } = cell;
         let mut inside = 0.0;
         for _ in 0..6 {
             inside = measure();
@@ -102,7 +120,7 @@ impl<'a> Table<'a> {
         self.row(
             limit,
             when,
-            &format!("{wanted} {unit}"),
+            &format!("{} {unit}", (wanted * 10.0).round() / 10.0),
             &format!("{inside:.1} {unit}"),
             &format!("{:+.1} %", deviation * 100.0),
         );
@@ -113,14 +131,18 @@ impl<'a> Table<'a> {
     }
 
     /// Every one of these limits was seen at every time; prints the table.
-    pub fn finish(&mut self, limits: &[&str]) {
+    pub(crate) fn finish(&mut self, limits: &[&str]) {
         for limit in limits {
             for when in [When::Start, When::Up, When::Down] {
                 let cell = ((*limit).to_owned(), when);
                 assert!(self.seen.contains(&cell), "{limit} {when} is missing");
             }
         }
-        assert!(self.seen.iter().all(|(limit, _)| limits.contains(&limit.as_str())));
+        assert!(
+            self.seen
+                .iter()
+                .all(|(limit, _)| limits.contains(&limit.as_str()))
+        );
         println!("\n{self}");
     }
 }
@@ -128,13 +150,29 @@ impl<'a> Table<'a> {
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = if super::is_v2() { "v2" } else { "v1" };
-        let head = [&format!("limit (cgroup {version})"), "when", "wanted", "measured inside", "deviation"].map(|s: &str| s.to_owned());
+        let head = [
+            &format!("limit (cgroup {version})"),
+            "when",
+            "wanted",
+            "measured inside",
+            "deviation",
+        ]
+        .map(|s: &str| s.to_owned());
         let all = std::iter::once(&head).chain(&self.rows);
-        let width = |column: usize| all.clone().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            all.clone()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths: [usize; 5] = std::array::from_fn(width);
         for row in all.clone() {
             let [a, b, c, d, e] = &widths;
-            writeln!(f, "{:a$}  {:b$}  {:>c$}  {:>d$}  {:>e$}", row[0], row[1], row[2], row[3], row[4])?;
+            writeln!(
+                f,
+                "{:a$}  {:b$}  {:>c$}  {:>d$}  {:>e$}",
+                row[0], row[1], row[2], row[3], row[4]
+            )?;
         }
         Ok(())
     }
@@ -142,12 +180,12 @@ impl fmt::Display for Table<'_> {
 
 /// What is measured, and how near it has to be.
 #[derive(Clone, Copy)]
-pub struct Cell<'a> {
-    pub limit: &'a str,
-    pub when: When,
-    pub wanted: f64,
-    pub unit: &'a str,
-    pub within: f64,
+pub(crate) struct Cell<'a> {
+    pub(crate) limit: &'a str,
+    pub(crate) when: When,
+    pub(crate) wanted: f64,
+    pub(crate) unit: &'a str,
+    pub(crate) within: f64,
     /// A share of what two get together: too much of one is too little of the other.
-    pub of_two: bool,
+    pub(crate) of_two: bool,
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 /// There before, with all its blocks: writing it changes nothing but what is in them.
 const FILE: &str = "/site/direct";
 const ALIGN: usize = 4096;
+const READERS: usize = 8;
 /// What may have been saved up while nothing was done.
 const BEFORE: Duration = Duration::from_millis(300);
 
@@ -38,4 +39,18 @@ pub(crate) fn operations(write: bool, piece: usize, time: Duration) -> std::io::
         done += 1;
     }
     Ok(f64::from(done) / began.elapsed().as_secs_f64())
+}
+
+/// The same reads by many at once, so that the disk always has something to choose from. They have all ended when this
+/// returns.
+pub(crate) fn reads_at_once(piece: usize, time: Duration) -> std::io::Result<f64> {
+    std::thread::scope(|scope| {
+        let one = || scope.spawn(|| operations(false, piece, time));
+        let all: Vec<_> = (0..READERS).map(|_| one()).collect();
+        let ended = all.into_iter().map(|thread| {
+            let broken = |_| Err(std::io::Error::other("a reader broke off"));
+            thread.join().unwrap_or_else(broken)
+        });
+        ended.sum()
+    })
 }

@@ -31,7 +31,10 @@ const SMALL: usize = 4 << 10;
 /// `each` times the operations of a second.
 fn rate(write: bool, piece: usize, time: Duration, each: f64) -> String {
     let rate = rates::operations(write, piece, time);
-    rate.map_or_else(|error| error.to_string(), |rate| format!("{:.3}", rate * each))
+    rate.map_or_else(
+        |error| error.to_string(),
+        |rate| format!("{:.3}", rate * each),
+    )
 }
 
 fn number(pages: std::io::Result<usize>) -> String {
@@ -79,6 +82,8 @@ fn answer(stream: TcpStream, inherited: &[String]) -> std::io::Result<()> {
         "read" => rate(false, LARGE, time, LARGE as f64),
         "write" => rate(true, LARGE, time, LARGE as f64),
         "reads" => rate(false, SMALL, time, 1.0),
+        "reads-at-once" => rates::reads_at_once(LARGE, time)
+            .map_or_else(|error| error.to_string(), |rate| format!("{rate:.3}")),
         "writes" => rate(true, SMALL, time, 1.0),
         "allocate" => load::allocate(n).to_string(),
         "allocate-in-child" => load::allocate_in_child(n),

@@ -54,7 +54,9 @@ fn second_half(
 /// Bytes that have come in through this container's link so far, and that have gone out.
 fn link() -> Result<[u64; 2], Error> {
     let text = std::fs::read_to_string("/proc/net/dev")?;
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("eth0:"));
     let numbers: Vec<u64> = line
         .unwrap_or_default()
         .split_whitespace()
