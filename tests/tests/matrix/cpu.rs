@@ -34,7 +34,7 @@ fn quota() {
             within: WITHIN,
             of_two: false,
         };
-        table.near(cell, || number(&host, SITE, "cpu/2500"));
+        table.near(cell, || number(&host, SITE, "cpu/2000"));
         table.processes();
     }
     table.finish(&["cpu"]);
@@ -51,7 +51,7 @@ fn beside_a_sibling(host: &Host) -> f64 {
     let threads = addresses.map(|address| {
         std::thread::spawn(move || {
             let answer =
-                harness::http::get(&address, "/cpu-beside-others/2000", harness::seconds(60))
+                harness::http::get(&address, "/cpu-beside-others/1500", harness::seconds(60))
                     .unwrap();
             let text = String::from_utf8(answer.body).unwrap();
             text.parse::<f64>().unwrap_or_else(|_| panic!("{text}"))

@@ -68,7 +68,7 @@ fn rates() {
                 of_two: false,
             };
             table.near(cell, || {
-                let said = ask(&host, SITE, &format!("{what}/1000"), 120);
+                let said = ask(&host, SITE, &format!("{what}/900"), 120);
                 said.parse::<f64>()
                     .unwrap_or_else(|_| panic!("{what}: {said}"))
                     * scale

@@ -63,7 +63,7 @@ impl Drop for Disk {
 /// The site's part of all that both read, in percent.
 fn beside_a_sibling(addresses: &[String; 2]) -> f64 {
     let read = |address: &String| -> f64 {
-        let answer = harness::http::get(address, "/reads-at-once/2000", seconds(60)).unwrap();
+        let answer = harness::http::get(address, "/reads-at-once/1500", seconds(60)).unwrap();
         let said = String::from_utf8(answer.body).unwrap();
         said.parse().unwrap_or_else(|_| panic!("{said}"))
     };

@@ -11,7 +11,7 @@ use super::limits;
 use super::table::{Cell, Table, When};
 
 pub(crate) const LIMITS: [&str; 2] = ["egress", "ingress"];
-const FLOW: Duration = Duration::from_millis(2400);
+const FLOW: Duration = Duration::from_millis(2000);
 
 #[test]
 fn both_ways() {

@@ -76,7 +76,6 @@ impl<'a> Table<'a> {
     ) {
         self.seen.push((limit.to_owned(), when));
         let words = [limit, &when.to_string(), wanted, inside, deviation];
-        println!("{}", words.join(" | "));
         self.rows.push(words.map(str::to_owned));
     }
 
@@ -130,7 +129,7 @@ impl<'a> Table<'a> {
         );
     }
 
-    /// Every one of these limits was seen at every time; prints the table.
+    /// Every one of these limits was seen at every time.
     pub(crate) fn finish(&mut self, limits: &[&str]) {
         for limit in limits {
             for when in [When::Start, When::Up, When::Down] {
@@ -143,6 +142,12 @@ impl<'a> Table<'a> {
                 .iter()
                 .all(|(limit, _)| limits.contains(&limit.as_str()))
         );
+    }
+}
+
+impl Drop for Table<'_> {
+    /// As far as it got.
+    fn drop(&mut self) {
         println!("\n{self}");
     }
 }
