@@ -124,7 +124,6 @@ fn guarantee() {
         return host.finish();
     }
     site(&host, SITE, &limits("memory_min = \"12M\""));
-    let mut table = Table::new(&host);
     let parents = cgroup_roots().into_iter();
     let reclaim = parents.map(|root| {
         Path::new(&root)
@@ -136,6 +135,7 @@ fn guarantee() {
         harness::skip("this kernel has no memory.reclaim");
         return host.finish();
     };
+    let mut table = Table::new(&host);
     for (when, mib) in all {
         if when != When::Start {
             table.change(&[&format!("memory_min={mib}M")]);

@@ -130,7 +130,7 @@ impl<'a> Table<'a> {
     }
 
     /// Every one of these limits was seen at every time.
-    pub(crate) fn finish(&mut self, limits: &[&str]) {
+    pub(crate) fn finish(self, limits: &[&str]) {
         for limit in limits {
             for when in [When::Start, When::Up, When::Down] {
                 let cell = ((*limit).to_owned(), when);
