@@ -71,7 +71,7 @@ fn answer(stream: TcpStream, inherited: &[String]) -> std::io::Result<()> {
             load::put_direct(n).map_or_else(|error| error.to_string(), |bytes| bytes.to_string())
         }
         "cpu" => format!("{:.3}", cpu::share(time)),
-        "cpu-after-a-pause" => cpu::after_a_pause(n as u32).to_string(),
+        "cpu-after-a-pause" => cpu::after_a_pause(n).to_string(),
         "cpu-beside-others" => {
             cpu::beside_others(time).map_or_else(|error| error, |used| used.to_string())
         }
