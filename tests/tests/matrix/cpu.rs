@@ -32,9 +32,10 @@ fn quota() {
             wanted: f64::from(percent),
             unit: "%",
             within: WITHIN,
-            of_two: false,
         };
-        table.near(cell, || number(&host, SITE, "cpu/2000"));
+        table.near(cell, |longer| {
+            number(&host, SITE, &format!("cpu/{}", 1500 * longer))
+        });
         table.processes();
     }
     table.finish(&["cpu"]);
@@ -42,17 +43,17 @@ fn quota() {
 }
 
 /// The part of one CPU that the site gets while its sibling of weight 100 wants all of it as well, in percent.
-fn beside_a_sibling(host: &Host) -> f64 {
+fn beside_a_sibling(host: &Host, longer: u32) -> f64 {
     // Both are awake.
     for vhost in [SITE, "b.example.com"] {
         ask(host, vhost, "pid", 60);
     }
     let addresses = [SITE, "b.example.com"].map(|vhost| host.dispatch(vhost).upstream());
+    let what = format!("/cpu-beside-others/{}", 1500 * longer);
     let threads = addresses.map(|address| {
+        let what = what.clone();
         std::thread::spawn(move || {
-            let answer =
-                harness::http::get(&address, "/cpu-beside-others/1500", harness::seconds(60))
-                    .unwrap();
+            let answer = harness::http::get(&address, &what, harness::seconds(60)).unwrap();
             let text = String::from_utf8(answer.body).unwrap();
             text.parse::<f64>().unwrap_or_else(|_| panic!("{text}"))
         })
@@ -82,9 +83,8 @@ fn weight() {
             wanted: percent,
             unit: "% of two",
             within: WITHIN,
-            of_two: true,
         };
-        table.near(cell, || beside_a_sibling(&host));
+        table.near(cell, |longer| beside_a_sibling(&host, longer));
         table.processes();
     }
     table.finish(&["cpu_weight"]);
@@ -95,23 +95,23 @@ fn weight() {
 fn burst() {
     let host = Host::new("");
     first_of_all(&host);
-    site(&host, SITE, &limits("cpu = \"40%\"\ncpu_burst = \"10%\""));
+    site(&host, SITE, &limits("cpu = \"50%\"\ncpu_burst = \"15%\""));
     let mut table = Table::new(&host);
-    // Once the site has paused, a period has its quota and what was saved up, and up to a tick of the kernel more.
-    for (when, burst) in [(When::Start, 10), (When::Up, 20), (When::Down, 5)] {
+    // Once the site has paused, two periods have their quota and what was saved up, and up to a tick of the kernel more.
+    for (when, burst) in [(When::Start, 15), (When::Up, 25), (When::Down, 10)] {
         if when != When::Start {
             table.change(&[&format!("cpu_burst={burst}%")]);
         }
-        let wanted = f64::from(40 + burst);
         let cell = Cell {
             limit: "cpu_burst",
             when,
-            wanted,
+            wanted: f64::from(2 * 50 + burst),
             unit: "ms",
             within: WITHIN,
-            of_two: false,
         };
-        table.near(cell, || number(&host, SITE, "cpu-after-a-pause/8") / 1000.0);
+        table.near(cell, |longer| {
+            number(&host, SITE, &format!("cpu-after-a-pause/{}", 4 * longer)) / 1000.0
+        });
         table.processes();
     }
     table.finish(&["cpu_burst"]);

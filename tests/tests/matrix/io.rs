@@ -65,10 +65,9 @@ fn rates() {
                 wanted: f64::from(rate),
                 unit,
                 within: 0.1,
-                of_two: false,
             };
-            table.near(cell, || {
-                let said = ask(&host, SITE, &format!("{what}/900"), 120);
+            table.near(cell, |longer| {
+                let said = ask(&host, SITE, &format!("{what}/{}", 900 * longer), 120);
                 said.parse::<f64>()
                     .unwrap_or_else(|_| panic!("{what}: {said}"))
                     * scale
