@@ -134,10 +134,8 @@ mod tests {
     #[tokio::test]
     async fn all_who_wait_for_a_server_share_one_probe() {
         let readiness = Readiness::new().unwrap();
-        let (asked, ready) = (
-            Arc::new(AtomicUsize::new(0)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let count = || Arc::new(AtomicUsize::new(0));
+        let (asked, waiting, ready) = (count(), count(), Arc::new(AtomicBool::new(false)));
         let waits: Vec<_> = (0..100)
             .map(|_| {
                 let (asked, ready) = (asked.clone(), ready.clone());
@@ -149,10 +147,18 @@ mod tests {
                     }
                     Ok(ready.load(Ordering::Relaxed))
                 });
-                let readiness = readiness.clone();
-                tokio::spawn(async move { readiness.wait((7, probe)).await })
+                let (readiness, waiting) = (readiness.clone(), waiting.clone());
+                tokio::spawn(async move {
+                    waiting.fetch_add(1, Ordering::Relaxed);
+                    readiness.wait((7, probe)).await
+                })
             })
             .collect();
+        // On this one thread each of them gets to where it waits before the next one runs.
+        while waiting.load(Ordering::Relaxed) < 100 {
+            tokio::task::yield_now().await;
+        }
+        // Comes after all of them.
         let other: Probe = Box::new(|| Err(std::io::Error::other("gone")));
         let error = readiness.wait((8, other)).await.unwrap_err();
         assert_eq!(error.to_string(), "gone");
@@ -160,7 +166,6 @@ mod tests {
         for wait in waits {
             wait.await.unwrap().unwrap();
         }
-        // One, or a few if the server was found ready before the last had come.
-        assert!(asked.load(Ordering::Relaxed) < 50);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 }
