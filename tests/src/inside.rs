@@ -122,3 +122,12 @@ pub fn broken(lines: &[Line]) -> Vec<String> {
         .map(|line| format!("{}: {}", line.check, line.detail))
         .collect()
 }
+
+/// A file with all its blocks on the disk, which the checker in the site reads and writes past the page cache.
+pub fn put_a_file(host: &Host, vhost: &str) {
+    let path = host.documents(vhost).join("direct");
+    fs::write(&path, vec![b'x'; 8 << 20]).expect("a file");
+    let file = fs::File::open(&path).expect("the file");
+    file.sync_all().expect("its blocks are on the disk");
+    chown(&path, Some(OWNER), Some(OWNER)).expect("its owner");
+}

@@ -201,7 +201,7 @@ fn the_budget_above_is_looked_at_too_and_lending_is_no_drift() {
     assert_eq!(host.dispatch("b.example.com").status, 200);
     let upstream = host.dispatch(SITE).upstream();
     // What the busy one is lent changes all the time, and all the time it is as told.
-    let busy = std::thread::spawn(move || http::get(&upstream, "/cpu/5", seconds(60)));
+    let busy = std::thread::spawn(move || http::get(&upstream, "/cpu/5000", seconds(60)));
     let mut lent = false;
     while !busy.is_finished() {
         assert!(drift(&host).is_empty(), "{:?}", drift(&host));

@@ -1,10 +1,8 @@
 //! Bytes and operations per second of the documents' disk, each way.
 
-use std::os::unix::fs::chown;
-
-use harness::inside::{ask, site};
+use harness::inside::{ask, put_a_file, site};
 use harness::limits::SITE;
-use harness::{Host, OWNER, skip};
+use harness::{Host, skip};
 
 use super::limits;
 use super::table::{Cell, Table, When};
@@ -18,18 +16,10 @@ pub(crate) const LIMITS: [&str; 5] = [
 ];
 const RATES: usize = 4;
 
-/// A file with all its blocks on the disk, for the site to read and write past the page cache.
-pub(crate) fn a_file(host: &Host, vhost: &str) {
-    let path = host.documents(vhost).join("direct");
-    std::fs::write(&path, vec![b'x'; 8 << 20]).unwrap();
-    std::fs::File::open(&path).unwrap().sync_all().unwrap();
-    chown(&path, Some(OWNER), Some(OWNER)).unwrap();
-}
-
 #[test]
 fn rates() {
     let host = Host::new("");
-    a_file(&host, SITE);
+    put_a_file(&host, SITE);
     site(
         &host,
         SITE,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use harness::inside::site;
+use harness::inside::{self, site};
 use harness::limits::{SITE, first_of_all};
 use harness::{Host, run, seconds, skip};
 
@@ -94,7 +94,7 @@ fn weight() {
         return host.finish();
     };
     for vhost in [SITE, SIBLING] {
-        io::a_file(&host, vhost);
+        inside::put_a_file(&host, vhost);
     }
     site(&host, SITE, &limits("io = { weight = 150 }"));
     site(&host, SIBLING, "");

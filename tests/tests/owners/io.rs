@@ -20,7 +20,7 @@ fn writing<const N: usize>(host: &Host, sites: [&str; N]) -> [f64; N] {
     std::thread::scope(|scope| {
         let each = upstreams.each_ref().map(|upstream| {
             scope.spawn(move || {
-                let answer = harness::http::get(upstream, "/write/5", seconds(120)).unwrap();
+                let answer = harness::http::get(upstream, "/write/5000", seconds(120)).unwrap();
                 let said = String::from_utf8_lossy(&answer.body).into_owned();
                 said.trim().parse().unwrap_or_else(|_| panic!("{said}"))
             })
@@ -57,6 +57,7 @@ fn all_sites_together_write_no_more_than_the_budget() {
     }
     for site in [A, B] {
         inside::put(&host.documents(site));
+        inside::put_a_file(&host, site);
         define(&host, site, "acme", inside::CHECKER);
     }
     // There before the first of them starts.
