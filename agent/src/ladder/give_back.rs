@@ -23,7 +23,10 @@ const STEP: u64 = 16 << 20;
 /// processes' own mappings are named to the kernel, and where it can spare them it is asked for the rest: what processes
 /// share with their parents since they were forked.
 pub(super) fn give_back(group: &cgroup::Group, still: &dyn Fn() -> bool) -> Result<()> {
-    let mut readable = maps::MOST;
+    let mut left = Left {
+        text: maps::MOST,
+        portions: maps::MOST_PORTIONS,
+    };
     let mut pids = group.pids()?;
     pids.truncate(PROCESSES);
     'processes: for batch in pids.chunks(BATCH) {
@@ -38,9 +41,9 @@ pub(super) fn give_back(group: &cgroup::Group, still: &dyn Fn() -> bool) -> Resu
         let members = group.pids()?;
         for (pid, process) in opened {
             if members.binary_search(&pid).is_ok() {
-                readable -= of_process(pid, &process, readable, still)?;
+                of_process(pid, &process, &mut left, still)?;
             }
-            if readable == 0 || !still() {
+            if left.text == 0 || left.portions == 0 || !still() {
                 break 'processes;
             }
         }
@@ -56,18 +59,30 @@ pub(super) fn give_back(group: &cgroup::Group, still: &dyn Fn() -> bool) -> Resu
     Ok(())
 }
 
-/// How many bytes of its maps, at most `readable`, had to be read for it.
-fn of_process(pid: i32, process: &OwnedFd, readable: u64, still: &dyn Fn() -> bool) -> Result<u64> {
+/// What may still be done for one container: it decides itself how much there would be to do.
+struct Left {
+    /// Bytes of maps.
+    text: u64,
+    /// Calls of the kernel.
+    portions: u32,
+}
+
+fn of_process(
+    pid: i32,
+    process: &OwnedFd,
+    left: &mut Left,
+    still: &dyn Fn() -> bool,
+) -> Result<()> {
     let mut text = Vec::new();
     let outcome = File::open(format!("/proc/{pid}/maps")).and_then(|file| {
-        let longest = maps::LONGEST.min(readable);
+        let longest = maps::LONGEST.min(left.text);
         file.take(longest).read_to_end(&mut text)
     });
-    let read = text.len() as u64;
+    left.text -= text.len() as u64;
     match outcome {
         Ok(_) => {}
         // It has ended: somebody has killed it.
-        Err(error) if is_gone(&error) => return Ok(read),
+        Err(error) if is_gone(&error) => return Ok(()),
         Err(error) => {
             return Err(error).with_context(|| format!("cannot read the maps of process {pid}"));
         }
@@ -76,12 +91,13 @@ fn of_process(pid: i32, process: &OwnedFd, readable: u64, still: &dyn Fn() -> bo
     for portion in maps::portions(maps::anonymous(&text)) {
         let mut rest = portion.as_slice();
         while !rest.is_empty() {
-            if !still() {
-                return Ok(read);
+            if left.portions == 0 || !still() {
+                return Ok(());
             }
+            left.portions -= 1;
             match page_out(process.as_fd(), rest) {
                 Ok(done) => rest = after(rest, done),
-                Err(error) if is_gone(&error) => return Ok(read),
+                Err(error) if is_gone(&error) => return Ok(()),
                 // Locked, or of a device: that stays.
                 Err(error)
                     if error.raw_os_error() == Some(libc::EINVAL)
@@ -97,7 +113,7 @@ fn of_process(pid: i32, process: &OwnedFd, readable: u64, still: &dyn Fn() -> bo
             }
         }
     }
-    Ok(read)
+    Ok(())
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -126,10 +126,11 @@ async fn relieve(platform: &Arc<Platform>, level: Level) {
     }
 }
 
-/// What a site is for this level; None if it is not on the ladder.
+/// What a site is for this level; None if it is not on the ladder, or promised its memory whatever others need.
 fn candidate(site: &Arc<Site>, level: Level, swap: bool) -> Option<Candidate<Arc<str>, Instant>> {
     let rung = site.state().rung()?;
-    if site.definition().idle.action != IdleAction::Ladder {
+    let promised = site.platform.promises.of(&site.name).memory > 0;
+    if promised || site.definition().idle.action != IdleAction::Ladder {
         return None;
     }
     let used = site.last_request();

@@ -139,7 +139,8 @@ async fn attempt(
     remains: &mut Remains,
 ) -> Result<Arc<Container>, MakeError> {
     let began = std::time::Instant::now();
-    if limits.disk().is_some() && !site.platform.disk.counted(&site.name).await {
+    let limited = limits.disk().and_then(|disk| disk.finite()).is_some();
+    if limited && !site.platform.disk.counted(&site.name).await {
         // Not in the owner's place, for which their other starts wait.
         container::count_documents(&site.platform, &site.name, definition, limits).await?;
     }
