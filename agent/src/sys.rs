@@ -38,6 +38,50 @@ pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
+/// Soft and hard limit of the open files of a process; with `new` they are set, and those before are answered.
+///
+/// With `owner` the kernel is asked as that user, to whom the process's user namespace belongs and who therefore may do
+/// that there. Only for this thread and call, and nobody gains power over the thread: its real and saved uid stay.
+pub(crate) fn open_files(
+    pid: i32,
+    new: Option<(u64, u64)>,
+    owner: Option<u32>,
+) -> io::Result<(u64, u64)> {
+    let mut old = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let new = new.map(|(soft, hard)| libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    });
+    let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    if let Some(owner) = owner {
+        be_effectively(owner)?;
+    }
+    // SAFETY: `new` is null or points to a rlimit64 that the kernel reads, `old` to one that it writes; both live until
+    // it has returned.
+    let result = match unsafe { libc::prlimit64(pid, libc::RLIMIT_NOFILE, new, &raw mut old) } {
+        0 => Ok((old.rlim_cur, old.rlim_max)),
+        _ => Err(io::Error::last_os_error()),
+    };
+    if owner.is_some() && be_effectively(0).is_err() {
+        // It may always become again what it still is by its real uid; no thread goes on as somebody else.
+        std::process::abort();
+    }
+    result
+}
+
+/// Sets the effective uid of this thread alone, which libc's function would do for all.
+fn be_effectively(uid: u32) -> io::Result<()> {
+    let keep = u32::MAX;
+    // SAFETY: takes and changes no memory of this process; libc keeps no copy of the ids.
+    match unsafe { libc::syscall(libc::SYS_setresuid, keep, uid, keep) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A descriptor that tokio watches.
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: `register` asks that the raw descriptor stays the same open one for as long as the AsyncFd lives. It is

@@ -265,7 +265,6 @@ fn what_cannot_be_for_a_time_is_refused_and_changes_nothing() {
         ("?for=never", json!({"cpu": "60%"}), 400, "never"),
         ("?for=-5m", json!({"cpu": "60%"}), 400, "length of time"),
         ("?for", json!({"cpu": "60%"}), 400, "length of time"),
-        ("?for=10m", json!({"nofile": 100}), 409, "nofile"),
         ("?for=10m", json!({"pids": 25, "disk": "1G"}), 409, "disk"),
         // It would be more than the quota that comes back.
         ("", json!({"cpu_burst": "40%"}), 409, "as they will be from"),

@@ -26,6 +26,7 @@ use super::rights::Peer;
 use super::server::Server;
 use super::vhosts;
 use crate::cli::frames::{Frame, PROTOCOL};
+use crate::config::definition::LimitKey;
 use crate::container::{Container, environment, rlimits};
 use crate::site::Site;
 
@@ -155,6 +156,9 @@ impl Session {
             roles.push(FdRole::CgroupProcs);
             fds.push(file.as_fd());
         }
+        let mut limits = site.limits();
+        let files = container.open_files_of_new(&limits);
+        limits.set(LimitKey::Nofile, Some(files));
         let mut env = environment(&definition);
         env.retain(|(name, _)| !asked.env.contains_key(name));
         env.extend(
@@ -175,7 +179,7 @@ impl Session {
                 "/"
             }
             .to_owned(),
-            rlimits: rlimits(&site.limits()),
+            rlimits: rlimits(&limits),
             terminal: asked.terminal,
             fds: roles,
         };
@@ -185,6 +189,7 @@ impl Session {
             .await?;
         drop((theirs, exit_theirs, given));
         crate::container::wait_for_exec(&status).await?;
+        site.follow_open_files(container, files).await;
         Ok(Self {
             process: crate::sys::watch(started.pidfd)?,
             exit,

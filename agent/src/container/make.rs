@@ -240,7 +240,7 @@ pub async fn make(
     let (Some(group), Some(namespace)) = (remains.group.clone(), remains.namespace.clone()) else {
         return Err(anyhow!("its cgroup or namespace is gone").into());
     };
-    Ok(Container::new(
+    let container = Container::new(
         platform,
         vhost.clone(),
         record,
@@ -248,7 +248,9 @@ pub async fn make(
         group,
         namespace,
         began,
-    ))
+    );
+    container.began_with_open_files(wanted);
+    Ok(container)
 }
 
 fn millis(from: Instant, to: Instant) -> f64 {

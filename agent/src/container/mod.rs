@@ -4,9 +4,13 @@ mod activated;
 pub mod documents;
 mod drift;
 mod files;
+mod freezing;
 mod host_etc;
 mod limits;
 mod make;
+mod members;
+mod open_files;
+mod open_files_live;
 mod record;
 mod remove;
 mod request;
@@ -18,7 +22,6 @@ mod upstream;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{PidfdFlags, Signal};
@@ -29,8 +32,10 @@ use crate::config::definition::Listen;
 use crate::platform::Platform;
 
 pub use drift::{Drift, drifted};
+use freezing::Freezing;
 pub use limits::{in_force, translate};
 pub use make::{MakeError, count_documents, make, status_socket, wait_for_exec};
+pub use open_files::{DEFAULT_OPEN_FILES, OpenFiles, raise_is_allowed};
 pub use record::{LastExit, Record, fingerprint, start_time};
 pub use remove::{KILL_LIMIT, Remains, Unkillable};
 pub use request::{environment, rlimits};
@@ -87,6 +92,9 @@ pub struct Container {
     host: Weak<netns::Host>,
     method: netns::Method,
     link: Mutex<traffic::Link>,
+    /// Open files of its processes, as they were last set; None as long as nobody has looked.
+    open_files: Arc<Mutex<Option<u64>>>,
+    freezing: Arc<Freezing>,
     /// Commands that operators run in it now.
     sessions: Arc<()>,
     /// Its place on the idle ladder.
@@ -123,6 +131,8 @@ impl Container {
             host: Arc::downgrade(&platform.host),
             method: platform.method,
             link: Mutex::default(),
+            open_files: Arc::default(),
+            freezing: Arc::default(),
             sessions: Arc::default(),
             rest: rest::Resting::default(),
             since: began,
@@ -154,6 +164,8 @@ impl Container {
             host: self.host.clone(),
             method: self.method,
             link: Mutex::default(),
+            open_files: self.open_files.clone(),
+            freezing: self.freezing.clone(),
             sessions: self.sessions.clone(),
             rest: rest::Resting::default(),
             since: self.since,
@@ -305,37 +317,6 @@ impl Container {
             .readable()
             .await
             .map(|mut guard| guard.retain_ready());
-    }
-
-    /// Tells the kernel to freeze or thaw all its processes, without waiting until it has; see [`Self::frozen`].
-    pub fn set_frozen(&self, frozen: bool) -> Result<()> {
-        let result = if frozen {
-            self.group.freeze(Duration::ZERO)
-        } else {
-            self.group.thaw(Duration::ZERO)
-        };
-        match result {
-            Ok(()) | Err(cgroup::Error::Timeout { .. }) => Ok(()),
-            Err(error) => Err(error).with_context(|| {
-                let verb = if frozen { "freeze" } else { "thaw" };
-                format!("cannot {verb} {}", self.vhost)
-            }),
-        }
-    }
-
-    /// Waits until all its processes are frozen; false if they are not within `limit`.
-    pub async fn frozen(&self, limit: Duration) -> bool {
-        let end = tokio::time::Instant::now() + limit;
-        loop {
-            if self.group.is_frozen().unwrap_or(false) {
-                return true;
-            }
-            if tokio::time::Instant::now() >= end {
-                return false;
-            }
-            // cgroup.events tells at most every 10 ms, so asking is no worse than waiting for it.
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
     }
 
     /// For requests of the spawner that join it.

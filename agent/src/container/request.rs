@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use shim::protocol::{File, IdMap, Ids, LogRule, Mount, Rlimit};
 
+use super::open_files;
 use super::templates::{GENERATED, Template};
 use crate::config::definition::Listen;
 use crate::config::{Definition, Limits};
@@ -163,18 +164,14 @@ pub fn environment(definition: &Definition) -> Vec<(String, String)> {
 
 /// Resource limits of every process of the site.
 pub fn rlimits(limits: &Limits) -> Vec<Rlimit> {
-    let files = limits.nofile().and_then(|c| c.finite()).unwrap_or(4096);
+    let files = open_files::hard(limits);
     let limit = |resource, soft, hard| Rlimit {
         resource,
         soft,
         hard,
     };
     vec![
-        limit(
-            libc::RLIMIT_NOFILE,
-            files.min(1024).max(files.min(4096)),
-            files,
-        ),
+        limit(libc::RLIMIT_NOFILE, open_files::soft(files), files),
         // With 1 the kernel runs no handler of core dumps, with 0 it would.
         limit(libc::RLIMIT_CORE, 1, 1),
         limit(libc::RLIMIT_MEMLOCK, 64 << 10, 64 << 10),

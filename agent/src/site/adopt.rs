@@ -211,6 +211,7 @@ impl Site {
                 .checked_sub(since)
                 .unwrap_or_else(std::time::Instant::now),
         ));
+        container.found_frozen(frozen);
         {
             let mut inner = self.lock();
             container.set_rest(rest);

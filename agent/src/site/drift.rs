@@ -13,12 +13,14 @@ impl Site {
     /// What is in force for its container otherwise than it should be. Reads the kernel's files.
     pub(crate) fn drift(&self, container: &Container) -> Result<Vec<Drift>> {
         let mut all = self.platform.owners.drift(&container.group)?;
-        // While limits are being changed, their network's are in force before they are kept.
+        // While limits are being changed, their network's and open files are in force before they are kept.
         let quiet = || self.limits.try_lock().is_ok();
         if quiet() {
             let traffic = container.traffic_drift(&self.limits())?;
+            let files = container.open_files_drift();
             if quiet() {
                 all.extend(traffic);
+                all.extend(files);
             }
         }
         Ok(all)
@@ -35,6 +37,11 @@ impl Site {
         };
         let mut found = self.platform.owners.drift(&container.group)?;
         found.extend(container.traffic_drift(&wanted)?);
+        let files = container.open_files_drift();
+        if files.is_some() && !dry_run {
+            container.doubt_open_files();
+        }
+        found.extend(files);
         if dry_run || found.is_empty() {
             return Ok((found, super::view::shown(&self.in_force(&container)?)));
         }

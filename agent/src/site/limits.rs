@@ -118,7 +118,7 @@ impl Site {
             .time
             .map(|time| now + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2));
         if until.is_some()
-            && let Err(why) = kept.check_temporary(&ask.patch)
+            && let Err(why) = kept.check_temporary()
         {
             anyhow::bail!("cannot set limits of {} for a time: {why}", self.name);
         }
@@ -129,6 +129,7 @@ impl Site {
         keep.change(&ask.patch, until);
         let new = defined.merge(&keep.overrides_at(now));
         self.check_limits(&definition, &keep, now)?;
+        self.check_open_files(ask, &new, &keep, container.as_deref())?;
         let claim = keep.claim(&defined, now).map_err(anyhow::Error::msg)?;
         let owner = self.owner();
         self.claim(&owner, claim, ask.dry_run)
@@ -241,13 +242,15 @@ impl Site {
         };
         let (before, mut after) = self.enforce(&container, new, BelowUse::Refuse).await?;
         let mut changes = Limits::diff(&before, &after);
-        // No control group shows it.
+        if new.nofile().is_none() {
+            after.set(LimitKey::Nofile, None);
+        }
+        // Nothing shows it.
         after.set(LimitKey::Class, new.get(LimitKey::Class));
-        // Limits that no control group shows, such as open files, change with the next start.
         changes.extend(
             Limits::diff(old, new)
                 .into_iter()
-                .filter(|(key, ..)| matches!(key, LimitKey::Nofile | LimitKey::Class)),
+                .filter(|(key, ..)| *key == LimitKey::Class),
         );
         Ok((changes, after))
     }
@@ -293,6 +296,10 @@ impl Site {
         quota: Option<Quota>,
     ) -> Result<Limits> {
         let mut limits = container.limits()?;
+        if self.limits().nofile().is_some() {
+            // Err: its command has ended.
+            limits.set(LimitKey::Nofile, container.open_files().ok());
+        }
         if let Some(quota) = quota {
             limits.set(LimitKey::Disk, quota.limit);
         }
@@ -344,18 +351,22 @@ impl Site {
         limits: &Limits,
         below_use: BelowUse,
     ) -> Result<(Limits, Limits)> {
+        let files = self.open_files_change(container, limits, below_use)?;
         let found = container.group.read()?;
         let disk = self.disk(limits, !found.io.is_empty()).await?;
         let quota = self.limit_disk(limits, below_use).await?;
         let mut wanted = translate(limits, disk.as_ref().map(AsFd::as_fd), true)?;
         lift_others(&mut wanted, &found);
-        let quick = !takes_memory(&wanted, &found) && self.is_quick(container, limits);
+        let quick =
+            !takes_memory(&wanted, &found) && files.is_none() && self.is_quick(container, limits);
         let write = || -> Result<(Limits, Limits)> {
             let before = container.limits_with(&found)?;
             let got = container.limit_traffic(limits, || {
                 let owners = &self.platform.owners;
                 let disk = container.record.disk();
-                owners.enforce(&container.group, &wanted, disk, false)
+                container.limit_open_files(files, || {
+                    owners.enforce(&container.group, &wanted, disk, false)
+                })
             })?;
             if self.platform.promises.ever() {
                 self.order_for_oom_now(container);
@@ -374,8 +385,9 @@ impl Site {
             old.set(LimitKey::Disk, quota);
             self.limit_disk(&old, BelowUse::Enforce).await?;
         }
-        let (mut before, after) = done?;
+        let (mut before, mut after) = done?;
         before.set(LimitKey::Disk, quota);
+        super::open_files::show(container, limits, files, [&mut before, &mut after]);
         Ok((before, after))
     }
 

@@ -13,6 +13,7 @@ mod kept;
 mod limits;
 mod oom;
 mod oom_order;
+mod open_files;
 mod promise;
 mod rest;
 mod revert;

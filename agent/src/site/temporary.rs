@@ -121,13 +121,18 @@ impl Kept {
         }
     }
 
-    /// Why this change cannot be for a time.
-    pub fn check_temporary(&self, limits: &LimitPatch) -> Result<(), String> {
-        if limits.0.iter().any(|(key, _)| *key == LimitKey::Nofile) {
-            return Err(
-                "nofile is taken over when the site starts and stays, so it cannot be for a time; leave the time out".into(),
-            );
-        }
+    /// Whether a limit becomes more than it was before when one of the changes is over.
+    pub fn rises_later(&self, key: LimitKey, default: u64, defined: &Limits, now: u64) -> bool {
+        let mut times: Vec<u64> = self.temporary.ends().filter(|end| now < *end).collect();
+        times.push(now);
+        times.sort_unstable();
+        let at = |time| defined.merge(&self.overrides_at(time)).get(key);
+        let values = times.into_iter().map(|time| at(time).unwrap_or(default));
+        !values.is_sorted_by(|before, after| before >= after)
+    }
+
+    /// Why no more changes can be for a time.
+    pub fn check_temporary(&self) -> Result<(), String> {
         if self.temporary.0.len() >= MOST {
             return Err(format!(
                 "{MOST} changes wait for their end already; set one of them for good first"

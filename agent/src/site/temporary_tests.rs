@@ -173,9 +173,31 @@ fn times_have_bounds() {
 fn what_cannot_be_for_a_time_is_refused() {
     let words = |words: &[&str]| LimitPatch::parse(words).unwrap();
     let mut kept = Kept::default();
-    assert!(kept.check_temporary(&words(&["nofile=100"])).is_err());
     let mut times = 0..1_000;
-    while kept.check_temporary(&words(&["cpu=30%"])).is_ok() {
+    while kept.check_temporary().is_ok() {
         kept.change(&words(&["cpu=30%"]), Some(2_000 - times.next().unwrap()));
     }
+}
+
+#[test]
+fn a_rise_at_the_end_of_a_time_is_foreseen() {
+    let words = |words: &[&str]| LimitPatch::parse(words).unwrap();
+    let defined = Limits::default().patched(&words(&["nofile=100"]));
+    let rises =
+        |kept: &Kept, defined: &Limits| kept.rises_later(LimitKey::Nofile, 4096, defined, 10);
+    let mut kept = Kept::default();
+    assert!(!rises(&kept, &defined));
+    kept.change(&words(&["nofile=50"]), Some(20));
+    assert!(rises(&kept, &defined));
+    // By then there is less anyway.
+    kept.change(&words(&["nofile=40"]), None);
+    kept.change(&words(&["nofile=50"]), Some(20));
+    assert!(!rises(&kept, &defined));
+    // Back to 50 when this is over, and then to 40.
+    kept.change(&words(&["nofile=45"]), Some(15));
+    assert!(rises(&kept, &defined));
+    let mut kept = Kept::default();
+    kept.change(&words(&["nofile=200", "pids=30"]), Some(20));
+    assert!(!rises(&kept, &defined));
+    assert!(rises(&kept, &Limits::default()));
 }

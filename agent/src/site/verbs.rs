@@ -192,6 +192,7 @@ impl Site {
             inner.definition = definition;
             recycle
         };
+        let recycle = recycle || self.needs_restart_for(&self.limits());
         self.platform.events.emit(
             "definition",
             Some((&self.name, &self.owner())),

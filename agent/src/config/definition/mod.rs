@@ -212,19 +212,16 @@ impl Definition {
             .map_err(|e| Problem::new(format!("cannot write the definition as TOML: {e}")))
     }
 
-    /// Whether nothing differs but limits that can be changed on a running container.
+    /// Whether nothing differs but limits, which can be changed on a running container.
     pub fn same_but_limits(&self, other: &Self) -> bool {
         let limits = Limits::default();
-        let live = |key: &LimitKey| *key != LimitKey::Nofile;
         Definition {
             limits: limits.clone(),
             ..self.clone()
         } == Definition {
             limits,
             ..other.clone()
-        } && !Limits::diff(&self.limits, &other.limits)
-            .iter()
-            .any(|(key, ..)| !live(key))
+        }
     }
 
     /// All names under which the vhost answers: its own, then the aliases.

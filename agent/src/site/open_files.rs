@@ -1,0 +1,122 @@
+//! Open files of a running site: changed live where the agent may, else with the next start.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+
+use super::limits::Ask;
+use super::{Kept, Site};
+use crate::config::Limits;
+use crate::config::definition::LimitKey;
+use crate::container::{Container, DEFAULT_OPEN_FILES, OpenFiles, raise_is_allowed};
+use crate::disk::BelowUse;
+
+impl Site {
+    /// Refuses what this agent could not do, now or when a time is over, before anything has changed.
+    pub(super) fn check_open_files(
+        &self,
+        ask: &Ask,
+        new: &Limits,
+        keep: &Kept,
+        container: Option<&Container>,
+    ) -> Result<()> {
+        let named = ask.patch.0.iter().any(|(key, _)| *key == LimitKey::Nofile);
+        if !named || raise_is_allowed() {
+            return Ok(());
+        }
+        if let Some(container) = container
+            && let Some(change) = container.open_files_change(new)?
+            && change.is_refused()
+        {
+            bail!(change.refusal(&self.name));
+        }
+        let defined = self.definition().limits_over(&self.platform.config.limits);
+        let now = crate::time::unix_millis();
+        if ask.time.is_some()
+            && keep.rises_later(LimitKey::Nofile, DEFAULT_OPEN_FILES, &defined, now)
+        {
+            bail!(
+                "cannot set nofile of {} for a time: to raise it again when that is over takes CAP_SYS_RESOURCE, which the \
+                 agent has not; leave the time out, or give the agent that capability",
+                self.name
+            );
+        }
+        Ok(())
+    }
+
+    /// What has to be done of its container's processes. Nobody may be there to be told of what cannot be: then the other
+    /// limits are in force, and this one with the next start.
+    pub(super) fn open_files_change(
+        &self,
+        container: &Container,
+        limits: &Limits,
+        below_use: BelowUse,
+    ) -> Result<Option<OpenFiles>> {
+        match container.open_files_change(limits)? {
+            Some(change) if change.is_refused() && below_use == BelowUse::Enforce => {
+                tracing::warn!("{}; the next start has it", change.refusal(&self.name));
+                Ok(None)
+            }
+            Some(change) if change.is_refused() && limits.nofile() == self.limits().nofile() => {
+                // It is as it was and nobody has asked for it.
+                Ok(None)
+            }
+            Some(change) if change.is_refused() => bail!(change.refusal(&self.name)),
+            change => Ok(change),
+        }
+    }
+
+    /// Whether another definition's limit takes another container.
+    pub(super) fn needs_restart_for(&self, limits: &Limits) -> bool {
+        let Some(container) = self.container() else {
+            return false;
+        };
+        let change = container.open_files_change(limits);
+        matches!(change, Ok(Some(change)) if change.is_refused())
+    }
+
+    /// A command that has just begun in its container, with this hard limit: the limits may have changed meanwhile.
+    pub(crate) async fn follow_open_files(&self, container: &Arc<Container>, given: u64) {
+        if container.last_open_files().is_none_or(|last| last == given) {
+            return;
+        }
+        let _one_at_a_time = self.limits.lock().await;
+        let Some(wanted) = container.last_open_files() else {
+            return;
+        };
+        let change = OpenFiles {
+            before: given,
+            wanted,
+        };
+        if change.is_refused() {
+            return;
+        }
+        let done =
+            tokio::task::block_in_place(|| container.limit_open_files(Some(change), || Ok(())));
+        if let Err(error) = done {
+            tracing::warn!("{error:#}");
+        }
+    }
+}
+
+/// Puts it beside the limits that control groups show, of before and after, where it is a limit or was changed.
+pub(super) fn show(
+    container: &Container,
+    limits: &Limits,
+    change: Option<OpenFiles>,
+    [before, after]: [&mut Limits; 2],
+) {
+    match change {
+        Some(change) => {
+            before.set(LimitKey::Nofile, Some(change.before));
+            // Err: its command has ended.
+            after.set(LimitKey::Nofile, container.open_files().ok());
+        }
+        None if limits.nofile().is_some() => {
+            let last = container.last_open_files();
+            before.set(LimitKey::Nofile, last);
+            after.set(LimitKey::Nofile, last);
+        }
+        None => {}
+    }
+}
