@@ -47,6 +47,15 @@ pub fn events(host: &Host, kind: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Whether the kernel lets root here raise a hard limit: CAP_SYS_RESOURCE.
+#[must_use]
+pub fn may_raise_files() -> bool {
+    let status = fs::read_to_string("/proc/self/status").expect("own status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    held.expect("own capabilities") & (1 << 24) != 0
+}
+
 /// The value of a file in the site's cgroup, where the controller is.
 pub fn in_cgroup(host: &Host, names: [&str; 2]) -> String {
     let path = file(host, &format!("acme/{SITE}"), names);

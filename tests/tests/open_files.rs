@@ -5,16 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use harness::inside::{self, CHECKER};
-use harness::limits::{SITE, events, in_cgroup, patch, set, text};
+use harness::limits::{SITE, events, in_cgroup, may_raise_files, patch, set, text};
 use harness::{Host, seconds, wait_for};
 use serde_json::json;
-
-/// Whether the kernel lets root here raise a hard limit.
-fn can_raise() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    u64::from_str_radix(line.unwrap().trim(), 16).unwrap() & (1 << 24) != 0
-}
 
 /// A server with three children that wait, and one that has given up most of its files.
 const FAMILY: &str = "sleep 1000 & sleep 1000 & sleep 1000 & (ulimit -n 20; exec sleep 2000) &";
@@ -126,7 +119,7 @@ fn more_are_in_force_at_once_or_refused_with_nothing_changed() {
     let host = Host::new("");
     family_site(&host, "nofile = 200\npids = 50");
     let (before, status) = (pids(&host), host.status(SITE));
-    if can_raise() {
+    if may_raise_files() {
         set(&host, &["nofile=5000", "pids=60"]);
         assert_eq!(family(&host), ((20, 20), (4096, 5000)));
         assert_eq!(inside(&host), "4096 5000");
@@ -190,7 +183,7 @@ fn for_a_time_only_what_can_be_taken_back() {
         )
     };
     let answer = for_a_time(100);
-    if can_raise() {
+    if may_raise_files() {
         assert_eq!(answer.status, 200, "{}", answer.json());
         assert_eq!(family(&host), ((20, 20), (100, 100)));
     } else {
@@ -269,6 +262,6 @@ fn another_definition_is_followed_live_or_with_another_container() {
     wait_for("more files", seconds(60), || {
         host.dispatch(SITE).status == 200 && inside(&host) == "300 300"
     });
-    assert_eq!(host.status(SITE)["pid"] == first, can_raise());
+    assert_eq!(host.status(SITE)["pid"] == first, may_raise_files());
     host.finish();
 }
