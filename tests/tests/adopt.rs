@@ -94,6 +94,41 @@ fn a_definition_removed_meanwhile_ends_its_container() {
 }
 
 #[test]
+fn a_definition_that_was_broken_meanwhile_ends_nothing() {
+    let host = Host::new("");
+    host.site(SITE, STATIC);
+    host.dispatch(SITE).upstream();
+    let pid = pid_of(&host, "pid");
+    let file = host.dir.join("vhosts.d/a.example.com.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let restart_with = |text: &str| {
+        host.signal_agent(libc::SIGKILL);
+        fs::write(&file, text).unwrap();
+        host.start();
+    };
+    restart_with("this is no toml");
+    assert_eq!(host.dispatch(SITE).status, 404);
+    let told = |word: &str| host.problems().iter().any(|p| p.contains(word));
+    assert!(told("cannot be reached"), "{:?}", host.problems());
+    // Others do not get what is its own.
+    host.site("b.example.com", STATIC);
+    host.dispatch("b.example.com").upstream();
+    fs::write(&file, &text).unwrap();
+    wait_for("it is in force", seconds(10), || host.problems().is_empty());
+    assert_eq!(host.dispatch(SITE).json()["cold"], false);
+    assert_eq!(pid_of(&host, "pid"), pid);
+    // Gone for good when the broken file is, too.
+    restart_with("this is no toml");
+    assert!(told("cannot be reached"), "{:?}", host.problems());
+    fs::remove_file(&file).unwrap();
+    wait_for("its container is gone", seconds(10), || {
+        host.snapshot().sites.len() == 1
+    });
+    assert_eq!(host.dispatch("b.example.com").json()["cold"], false);
+    host.finish();
+}
+
+#[test]
 fn what_was_changed_meanwhile_is_in_force_afterwards() {
     let host = Host::new("");
     host.site(SITE, STATIC);

@@ -179,6 +179,7 @@ impl Registry {
                 }
             }
         }
+        self.settle_unclaimed();
     }
 
     /// Lifts limits of disk space of vhosts that are not defined any more.

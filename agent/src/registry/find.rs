@@ -129,14 +129,14 @@ impl Registry {
         if same != defined || (!defined && now.is_some()) {
             return Ok(None);
         }
+        // What files promise is known already.
+        if !defined && fresh.may_promise() && self.site(&fresh.name).is_none() {
+            self.place_woken(&fresh);
+        }
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
         let site = sites.entry(fresh.name.clone()).or_insert(fresh).clone();
+        self.claim(&site);
         site.begin_temporary();
-        drop((sites, definitions));
-        // What files promise is known already.
-        if !defined && site.may_promise() {
-            self.place_woken(&site);
-        }
         Ok(Some(site))
     }
 

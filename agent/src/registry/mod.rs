@@ -8,6 +8,7 @@ mod find;
 mod list;
 mod owners;
 mod promises;
+mod unclaimed;
 mod watch;
 
 use std::collections::HashMap;
@@ -18,10 +19,11 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::watch as watch_channel;
+use tokio::task::JoinHandle;
 
 use crate::config::Rules;
 use crate::config::store::{Definitions, load_dir};
-use crate::container::KILL_LIMIT;
+use crate::container::{KILL_LIMIT, Remains};
 use crate::platform::Platform;
 use crate::site::{Site, Survey, account_leftover, survey, sweep};
 
@@ -49,6 +51,7 @@ pub struct Registry {
     gone_limited: AtomicBool,
     /// Held while the patterns' directories are listed.
     listing: Arc<tokio::sync::Mutex<()>>,
+    unclaimed: unclaimed::Unclaimed,
 }
 
 impl Registry {
@@ -71,6 +74,7 @@ impl Registry {
             draining: watch_channel::Sender::new(false),
             gone_limited: AtomicBool::new(true),
             listing: Arc::default(),
+            unclaimed: unclaimed::Unclaimed::default(),
             platform,
         });
         let surveyed = registry.platform.clone();
@@ -175,8 +179,7 @@ impl Registry {
         }
         let limited = self.platform.disk.vhosts().into_iter();
         let gone: Vec<_> = limited.filter(|vhost| !self.is_defined(vhost)).collect();
-        let complete = self.definitions().complete() && self.patterns().complete();
-        if complete || gone.is_empty() {
+        if gone.is_empty() || self.complete() {
             self.gone_limited.store(false, Ordering::Relaxed);
             return self.forget_disk(gone).await;
         }
@@ -184,6 +187,11 @@ impl Registry {
             "limits of disk space are left as they are until every definition can be read: {}",
             gone.join(", ")
         );
+    }
+
+    /// Whether every vhost is known: none is only misspelt.
+    fn complete(&self) -> bool {
+        self.definitions().complete() && self.patterns().complete()
     }
 
     fn forget(&self, site: &Arc<Site>) {
@@ -198,29 +206,18 @@ impl Registry {
 
     fn take_over(self: &Arc<Self>, found: Survey) {
         for (vhost, found) in found.alive {
-            let Some(site) = self.wake_known(&vhost) else {
-                // The definition was removed while no agent ran.
-                self.clear(found.remains(&self.platform), vhost);
-                continue;
-            };
-            match site.adopt(found) {
-                Ok(()) => tracing::info!("{vhost}: its container lives on"),
-                Err((remains, error)) => {
-                    tracing::error!("{vhost}: cannot take its container over: {error:#}");
-                    site.clear_leftover(remains);
-                }
-            }
+            self.take_found(vhost, found);
         }
         for (vhost, remains) in found.remains {
             match self.wake_known(&vhost) {
                 Some(site) => site.clear_leftover(remains),
-                None => self.clear(remains, vhost),
+                None => drop(self.clear(remains, vhost)),
             }
         }
     }
 
     /// Removes what is left of a vhost that is not defined any more, however long that takes.
-    fn clear(self: &Arc<Self>, mut remains: crate::container::Remains, vhost: String) {
+    fn clear(self: &Arc<Self>, mut remains: Remains, vhost: String) -> JoinHandle<()> {
         account_leftover(&self.platform, &vhost, &remains);
         let platform = self.platform.clone();
         tokio::spawn(async move {
@@ -240,7 +237,7 @@ impl Registry {
                 remains = back;
                 tokio::time::sleep(CLEAR_RETRY).await;
             }
-        });
+        })
     }
 
     /// Ends every container: for the removal of the package.
@@ -251,6 +248,7 @@ impl Registry {
             ending.spawn(async move { site.operate(crate::machine::Event::Stop).await });
         }
         while ending.join_next().await.is_some() {}
+        self.end_unclaimed().await;
     }
 
     /// What is wrong with definition files and patterns now.
@@ -259,6 +257,7 @@ impl Registry {
         let mut all: Vec<Value> = self.definitions().problems().map(show).collect();
         all.extend(self.patterns().problems().map(show));
         all.extend(self.unkept());
+        all.extend(self.unclaimed_problems());
         let budgets = self.platform.owners.problems();
         all.extend(budgets.map(|(file, why)| json!({"file": file, "message": why})));
         all

@@ -173,6 +173,7 @@ impl Registry {
             return;
         }
         self.forget_gone().await;
+        self.settle_unclaimed();
         for site in self.woken() {
             if self.definitions().get(&site.name).is_none()
                 && let Some(definition) = self.pattern_definition(&site.name)

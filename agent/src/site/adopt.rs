@@ -18,17 +18,29 @@ pub struct Found {
     pidfd: OwnedFd,
     group: Arc<cgroup::Group>,
     namespace: Arc<netns::Namespace>,
+    /// Its slot and uid range are reserved for it.
+    claimed: bool,
 }
 
 impl Found {
+    /// Keeps its slot and uid range from others. False if they have them already.
+    pub fn claim(&mut self, platform: &Platform) -> bool {
+        let Record { slot, range, .. } = self.record;
+        self.claimed =
+            self.claimed || (platform.slots.reserve(slot) && platform.ranges.reserve(range));
+        self.claimed
+    }
+
     /// All of it as something to be removed.
     pub fn remains(self, platform: &Arc<Platform>) -> Remains {
         Remains {
             group: Some(self.group),
             namespace: Some(self.namespace),
             address: self.record.address,
-            slot: Some(self.record.slot).filter(|slot| platform.slots.reserve(*slot)),
-            range: Some(self.record.range).filter(|range| platform.ranges.reserve(*range)),
+            slot: Some(self.record.slot)
+                .filter(|slot| self.claimed || platform.slots.reserve(*slot)),
+            range: Some(self.record.range)
+                .filter(|range| self.claimed || platform.ranges.reserve(*range)),
             ..Remains::default()
         }
     }
@@ -130,6 +142,7 @@ fn find(platform: &Arc<Platform>, record: &Record) -> Result<Option<Found>> {
         pidfd,
         group: Arc::new(group),
         namespace: Arc::new(namespace),
+        claimed: false,
     }))
 }
 
@@ -177,13 +190,13 @@ pub fn sweep(platform: &Arc<Platform>, survey: &Survey) {
 
 impl Site {
     /// A vhost whose container lives on from the last agent. If it cannot, it has to go.
-    pub fn adopt(self: &Arc<Self>, found: Found) -> Result<(), (Remains, anyhow::Error)> {
-        let (slot, range) = (found.record.slot, found.record.range);
+    pub fn adopt(self: &Arc<Self>, mut found: Found) -> Result<(), (Remains, anyhow::Error)> {
         let watched = match found.pidfd.try_clone().and_then(crate::sys::watch) {
             Ok(watched) => watched,
             Err(error) => return Err((found.remains(&self.platform), error.into())),
         };
-        if !self.platform.slots.reserve(slot) || !self.platform.ranges.reserve(range) {
+        if !found.claim(&self.platform) {
+            let Record { slot, range, .. } = found.record;
             let error =
                 anyhow::anyhow!("its address or uid range ({slot}, {range}) cannot be reserved");
             return Err((found.remains(&self.platform), error));
