@@ -38,7 +38,7 @@ pub use diag::{
     Diag, Method, tcp_listening_proc, tcp_open_proc, unix_listening_proc, unix_open_proc,
 };
 pub use error::{Error, Result};
-pub use host::{Destination, Host, HostConfig, Link, Policy, Protocol, Shape};
+pub use host::{Arrivals, Destination, Host, HostConfig, Link, Policy, Protocol, Shape, Told};
 pub use namespace::Namespace;
 pub use pool::{Kind, Pool, PoolSize, Prepared};
 pub use slots::{SlotSet, Slots};

@@ -15,6 +15,7 @@ pub(super) const SYN_SENT: u8 = 2;
 pub(super) const FIN_WAIT2: u8 = 5;
 pub(super) const TIME_WAIT: u8 = 6;
 pub(super) const CLOSE: u8 = 7;
+pub(super) const CLOSE_WAIT: u8 = 8;
 pub(super) const LISTEN: u8 = 10;
 
 /// All states from ESTABLISHED (1) to NEW_SYN_RECV (12) but these.
@@ -57,14 +58,36 @@ pub(super) fn listening(socket: &mut Netlink, address: IpAddr, port: u16) -> Res
 /// Counts the open connections whose local port is `port`.
 pub(super) fn open(socket: &mut Netlink, port: u16) -> Result<usize> {
     let mut open = 0;
+    each_open(socket, port, |state, message| {
+        let inode = u32_at(message, 68).unwrap_or(0);
+        open += usize::from(state != FIN_WAIT2 || inode != 0);
+    })?;
+    Ok(open)
+}
+
+/// Counts those of them with data that has not been read.
+pub(super) fn unread(socket: &mut Netlink, port: u16) -> Result<usize> {
+    let mut unread = 0;
+    each_open(socket, port, |state, message| {
+        unread += usize::from(has_data(state, u32_at(message, 56).unwrap_or(0)));
+    })?;
+    Ok(unread)
+}
+
+/// The kernel counts the end of a connection as a byte.
+pub(super) fn has_data(state: u8, queued: u32) -> bool {
+    queued > u32::from(state == CLOSE_WAIT)
+}
+
+/// Each open connection on the port: its state and its struct inet_diag_msg.
+fn each_open(socket: &mut Netlink, port: u16, mut on: impl FnMut(u8, &[u8])) -> Result<()> {
     for family in [AF_INET, AF_INET6] {
         let mut batch = Batch::default();
         let body = request(family, OPEN, None, port);
         batch.message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, &body);
         let done = socket.exchange(&mut batch, false, |message| {
             let state = message.payload.get(1).copied().unwrap_or(CLOSE);
-            let inode = u32_at(message.payload, 68).unwrap_or(0);
-            open += usize::from(state != FIN_WAIT2 || inode != 0);
+            on(state, message.payload);
         })?;
         match done {
             Ok(()) => {}
@@ -78,5 +101,5 @@ pub(super) fn open(socket: &mut Netlink, port: u16) -> Result<usize> {
             }
         }
     }
-    Ok(open)
+    Ok(())
 }

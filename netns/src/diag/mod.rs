@@ -63,6 +63,14 @@ impl Diag {
         }
     }
 
+    /// The number of open TCP connections whose local port is `port` with data that nobody has read yet.
+    pub fn tcp_unread(&self, method: Method, port: u16) -> Result<usize> {
+        match method {
+            Method::SockDiag => self.socket(|socket| inet::unread(socket, port)),
+            Method::ProcNet => self.proc_net(move |file| tcp_unread_in(file, port)),
+        }
+    }
+
     /// Whether a Unix stream or seqpacket socket listens under `name`: the bytes given to bind(2), so
     /// a path as the server sees it; an abstract name begins with a NUL.
     pub fn unix_listening(&self, method: Method, name: &[u8]) -> Result<bool> {
@@ -161,6 +169,16 @@ fn tcp_open_in(read: ReadTable<'_>, port: u16) -> Result<usize> {
             .count();
     }
     Ok(open)
+}
+
+fn tcp_unread_in(read: ReadTable<'_>, port: u16) -> Result<usize> {
+    let mut unread = 0;
+    for table in ["tcp", "tcp6"] {
+        unread += procnet::tcp_table(&read(table)?)
+            .filter(|socket| socket.is_open_on(port) && inet::has_data(socket.state, socket.unread))
+            .count();
+    }
+    Ok(unread)
 }
 
 fn unix_listening_in(read: ReadTable<'_>, name: &[u8]) -> Result<bool> {

@@ -12,6 +12,8 @@ pub struct TcpSocket {
     pub port: u16,
     /// The kernel's state number: 1 established, 10 listening.
     pub state: u8,
+    /// Bytes that nobody has read yet.
+    pub unread: u32,
     /// The socket's inode; 0 when no process holds it.
     pub inode: u64,
 }
@@ -44,14 +46,17 @@ pub fn tcp_table(text: &[u8]) -> impl Iterator<Item = TcpSocket> + '_ {
         let mut fields = fields(line);
         let local = fields.nth(1)?;
         let state = u8::try_from(hex(fields.nth(1)?)?).ok()?;
-        let inode = std::str::from_utf8(fields.nth(5)?).ok()?.parse().ok()?;
+        let queues = fields.next()?;
+        let inode = std::str::from_utf8(fields.nth(4)?).ok()?.parse().ok()?;
         let colon = local.iter().position(|&byte| byte == b':')?;
+        let unread = queues.split(|&byte| byte == b':').nth(1).and_then(hex)?;
         let address = address(local.get(..colon)?)?;
         let port = u16::try_from(hex(local.get(colon + 1..)?)?).ok()?;
         Some(TcpSocket {
             address,
             port,
             state,
+            unread,
             inode,
         })
     })

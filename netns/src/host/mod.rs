@@ -1,5 +1,6 @@
 //! The host's side: routing, one nftables table, a routed veth per container.
 
+mod arrivals;
 mod attach;
 mod config;
 mod counters;
@@ -8,6 +9,7 @@ mod rules;
 mod sets;
 mod shape;
 
+pub use arrivals::{Arrivals, Told};
 pub use attach::Link;
 pub use config::HostConfig;
 pub use policy::{Destination, Policy, Protocol};
@@ -32,6 +34,7 @@ pub struct Host {
     config: HostConfig,
     route: Mutex<Netlink>,
     sets: Mutex<Sets>,
+    arrivals: Result<Arrivals>,
     /// /proc/sys/net/ipv6/conf of this namespace; none without IPv6.
     ipv6: Option<OwnedFd>,
     forwarding: Forwarding,
@@ -53,7 +56,8 @@ impl Host {
         let mut sets = Sets::open(&config.table)?;
         // The rules first: nothing is routed before it is filtered.
         let kept = sets.load()?;
-        rules::load(&config, &kept)?;
+        let arrivals = Arrivals::open();
+        rules::load(&config, &kept, arrivals.as_ref().ok().map(Arrivals::group))?;
         let mut route = Netlink::open(netlink::ROUTE)?;
         let mut requests = Requests::default();
         requests.loopback_address(config.subnet.gateway());
@@ -71,6 +75,7 @@ impl Host {
             config,
             route: Mutex::new(route),
             sets: Mutex::new(sets),
+            arrivals,
             ipv6,
             forwarding,
         })
@@ -101,6 +106,29 @@ impl Host {
     /// Takes back everything that [`Host::allow`] gave. It holds at once, for open connections too.
     pub fn revoke(&self, address: Ipv4Addr) -> Result<()> {
         self.sets().replace(address, &Policy::default())
+    }
+
+    /// Each packet with data for the container at `address` is told from now on by [`Host::arrivals`], until
+    /// [`Host::unwatch`]; nothing where the kernel cannot tell.
+    pub fn watch(&self, address: Ipv4Addr) -> Result<()> {
+        self.set_watched(address, true)
+    }
+
+    /// Undoes [`Host::watch`]; no error if there is nothing to undo.
+    pub fn unwatch(&self, address: Ipv4Addr) -> Result<()> {
+        self.set_watched(address, false)
+    }
+
+    fn set_watched(&self, address: Ipv4Addr, on: bool) -> Result<()> {
+        match &self.arrivals {
+            Ok(arrivals) => arrivals.watch(&self.config.table, address, on),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Tells of data for containers that are watched; why not, where the kernel cannot.
+    pub fn arrivals(&self) -> std::result::Result<&Arrivals, &Error> {
+        self.arrivals.as_ref()
     }
 
     /// What is in force, read from the kernel.

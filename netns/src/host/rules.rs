@@ -23,7 +23,12 @@ use std::process::{Command, Stdio};
 /// * `forward`: each packet of a container is looked up, not only the first of a connection, so that
 ///   revoking holds at once and an address that is used again inherits no connection. Towards
 ///   containers only replies pass.
-pub(super) fn text(config: &HostConfig, kept: &BTreeMap<Ipv4Addr, Policy>) -> String {
+/// * `wake`, behind all of these: see [`wake`].
+pub(super) fn text(
+    config: &HostConfig,
+    kept: &BTreeMap<Ipv4Addr, Policy>,
+    group: Option<u16>,
+) -> String {
     let HostConfig {
         subnet,
         table,
@@ -31,6 +36,7 @@ pub(super) fn text(config: &HostConfig, kept: &BTreeMap<Ipv4Addr, Policy>) -> St
         uplink,
     } = config;
     let (outbound, allow) = elements(kept);
+    let wake = group.map_or_else(String::new, |group| wake(prefix, group));
     let uplink = uplink
         .as_ref()
         .map(|name| format!("oifname \"{name}\" "))
@@ -104,8 +110,23 @@ table inet {table} {{
         ip saddr {subnet} ip daddr != {subnet} oifname != "{prefix}*" fib saddr type != local meta l4proto {{ tcp, udp }} masquerade to :1024-65535
         ip saddr {subnet} ip daddr != {subnet} oifname != "{prefix}*" fib saddr type != local masquerade
     }}
+    {wake}
 }}
 "#
+    )
+}
+
+/// Tells `group` of packets with data for an address in `frozen`. Every write of data ends with a packet that has the flag
+/// `psh`; what opens, keeps alive or ends a connection has none.
+fn wake(prefix: &str, group: u16) -> String {
+    format!(
+        r#"set frozen {{
+        type ipv4_addr
+    }}
+    chain wake {{
+        type filter hook postrouting priority filter; policy accept;
+        oifname "{prefix}*" ip daddr @frozen tcp flags & psh == psh log group {group}
+    }}"#
     )
 }
 
@@ -137,7 +158,11 @@ fn elements(kept: &BTreeMap<Ipv4Addr, Policy>) -> (String, String) {
 const FLOWS: u32 = 1024;
 
 /// Runs `nft -f -` in the calling thread's network namespace.
-pub(super) fn load(config: &HostConfig, kept: &BTreeMap<Ipv4Addr, Policy>) -> Result<()> {
+pub(super) fn load(
+    config: &HostConfig,
+    kept: &BTreeMap<Ipv4Addr, Policy>,
+    group: Option<u16>,
+) -> Result<()> {
     let failed = |reason: String| Error::Nft {
         table: config.table.clone(),
         reason,
@@ -159,7 +184,7 @@ pub(super) fn load(config: &HostConfig, kept: &BTreeMap<Ipv4Addr, Policy>) -> Re
     let mut input = nft.stdin.take().expect("stdin is piped above");
     // nft reads its whole input before it says anything, so this cannot block on its stderr. A
     // broken pipe means that it ended early; its own message, below, says why.
-    let written = input.write_all(text(config, kept).as_bytes());
+    let written = input.write_all(text(config, kept, group).as_bytes());
     drop(input);
     let done = nft
         .wait_with_output()

@@ -14,9 +14,9 @@ const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const SUBSYSTEM: u16 = 10;
 const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
-const NEW_ELEMENT: u16 = SUBSYSTEM << 8 | 12;
+pub(super) const NEW_ELEMENT: u16 = SUBSYSTEM << 8 | 12;
 const GET_ELEMENT: u16 = SUBSYSTEM << 8 | 13;
-const DELETE_ELEMENT: u16 = SUBSYSTEM << 8 | 14;
+pub(super) const DELETE_ELEMENT: u16 = SUBSYSTEM << 8 | 14;
 /// struct nfgenmsg: family `inet`, version 0, no resource.
 const GENERIC: [u8; 4] = [1, 0, 0, 0];
 const NFGENMSG: usize = 4;
@@ -31,6 +31,7 @@ const DATA_VALUE: u16 = 1;
 const PER_MESSAGE: usize = 500;
 const OUTBOUND: &str = "outbound";
 const ALLOW: &str = "allow";
+pub(super) const FROZEN: &str = "frozen";
 
 /// The sets, and what is known to be in them.
 #[derive(Debug)]
@@ -176,14 +177,14 @@ impl Sets {
     }
 }
 
-fn begin() -> Batch {
+pub(super) fn begin() -> Batch {
     let mut batch = Batch::default();
     batch.message(BATCH_BEGIN, NLM_F_REQUEST, &transaction());
     batch
 }
 
 impl Batch {
-    fn end_transaction(&mut self) {
+    pub(super) fn end_transaction(&mut self) {
         self.trailer(BATCH_END, NLM_F_REQUEST, &transaction());
     }
 }
@@ -194,7 +195,7 @@ fn transaction() -> [u8; 4] {
     [0, 0, subsystem[0], subsystem[1]]
 }
 
-fn elements(batch: &mut Batch, kind: u16, table: &str, set: &str, keys: &[Vec<u8>]) {
+pub(super) fn elements(batch: &mut Batch, kind: u16, table: &str, set: &str, keys: &[Vec<u8>]) {
     let create = if kind == NEW_ELEMENT { NLM_F_CREATE } else { 0 };
     for keys in keys.chunks(PER_MESSAGE) {
         batch.message(kind, NLM_F_REQUEST | NLM_F_ACK | create, &GENERIC);
