@@ -16,6 +16,13 @@ pub fn unix_millis() -> u64 {
     u64::try_from(since.unwrap_or(Duration::ZERO).as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Milliseconds since the host was booted, those in which it was suspended included: nobody can set this clock.
+pub fn boot_millis() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
 /// Milliseconds since 1970 as text, in whole seconds: `2026-11-22T05:51:02Z`.
 pub fn moment(millis: u64) -> String {
     let text = rfc3339(UNIX_EPOCH + Duration::from_secs(millis / 1000));

@@ -10,6 +10,28 @@ use rustix::io::Errno;
 const ANONYMOUS: [&str; 2] = ["swappiness=max", "swappiness=200"];
 
 impl Group {
+    /// Bytes of memory that it has now, cache included, and bytes that it has in swap; those are 0 where the kernel does
+    /// not count them.
+    pub fn memory_and_swap(&self) -> Result<(u64, u64), Error> {
+        let Some((root, dir)) = self.slot(Controller::Memory) else {
+            return Ok((0, 0));
+        };
+        let [memory, swap] = match root.v2 {
+            true => ["memory.current", "memory.swap.current"],
+            false => ["memory.usage_in_bytes", "memory.memsw.usage_in_bytes"],
+        };
+        let memory = stat::number(&dir.read(memory)?).unwrap_or(0);
+        let swap = dir.read_optional(swap)?;
+        let swap = swap.and_then(|text| stat::number(&text)).unwrap_or(0);
+        // v1 counts the sum of both.
+        let swap = if root.v2 {
+            swap
+        } else {
+            swap.saturating_sub(memory)
+        };
+        Ok((memory, swap))
+    }
+
     /// Writes at most `most` bytes of its anonymous memory to swap (`memory.reclaim`). Its page cache stays: on a host that
     /// shares files between groups, that is other groups' too. How much is anonymous then, None where the kernel cannot do
     /// that (cgroup v1, or before 6.11) or nothing was to be done.

@@ -208,8 +208,8 @@ pub(super) fn read(source: &Source<'_>, life: Option<Life>) -> Record {
 
 /// Milliseconds since it began to listen, but for those in which it rested on the idle ladder.
 fn awake(ready_at: f64, rest: Rest) -> u64 {
-    let now = crate::time::unix_now();
-    millis(now - ready_at).saturating_sub(rest.until(millis(now)))
+    let since = millis(crate::time::unix_now() - ready_at);
+    since.saturating_sub(rest.until(crate::time::boot_millis()))
 }
 
 /// Seconds as whole milliseconds; a clock that went back makes it zero.

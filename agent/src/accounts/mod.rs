@@ -192,7 +192,8 @@ impl Accounts {
         let ready_at = known.map_or(0.0, |record| record.ready_at);
         source.awake_ms = (ready_at > 0.0).then(|| {
             let until = ended.map_or_else(crate::time::unix_now, |at| at as f64);
-            let rested = Rest::noted(group).until(meter::millis(until));
+            let ago = meter::millis(crate::time::unix_now() - until);
+            let rested = Rest::noted(group).until(crate::time::boot_millis().saturating_sub(ago));
             meter::millis(until - ready_at).saturating_sub(rested)
         });
         let mut record = meter::read(&source, self.life(group));

@@ -232,6 +232,7 @@ pub async fn make(
         activated_path: activated.path,
         upstream: upstream.to_string(),
         ready_at: 0.0,
+        ready_boot: 0,
         phases: phases.clone(),
         listen: definition.listen.to_string(),
         definition: fingerprint,

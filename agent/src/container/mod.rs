@@ -149,6 +149,7 @@ impl Container {
         let record = Record {
             phases: phases.clone(),
             ready_at: crate::time::unix_now(),
+            ready_boot: crate::time::boot_millis(),
             ..self.record.clone()
         };
         Arc::new(Self {

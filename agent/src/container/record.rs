@@ -38,6 +38,9 @@ pub struct Record {
     pub upstream: String,
     /// Seconds since 1970 when it began to listen.
     pub ready_at: f64,
+    /// Likewise, in ms since boot. Of an agent that did not note it: as if it were now.
+    #[serde(default = "crate::time::boot_millis")]
+    pub ready_boot: u64,
     /// Times of its start.
     pub phases: Phases,
     /// Text of the definition's `listen`.

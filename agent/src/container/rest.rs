@@ -2,18 +2,24 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::machine::Rung;
-use crate::time::unix_millis;
+use crate::time::boot_millis;
 
 use super::Container;
 
-/// The rung, since when (milliseconds since 1970), and how long it had rested before.
+/// For so long memory that is to go to swap counts as on its way there; after that, the device is too slow to rely on it.
+const PROMPT: Duration = Duration::from_secs(10);
+/// For so long one that could not be frozen is not tried again.
+const STUBBORN: Duration = Duration::from_secs(60);
+
+/// The rung, since when (milliseconds since boot), and how long it had rested before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rest {
     /// Where it is.
     pub rung: Rung,
-    /// Since when.
+    /// Since when, in ms since boot.
     pub since: u64,
     rested: u64,
 }
@@ -80,7 +86,7 @@ impl Rest {
     /// As it is found: noted at the group, and as the kernel says.
     pub fn found(group: &cgroup::Group, frozen: bool) -> Self {
         let noted = Self::noted(group);
-        let now = unix_millis();
+        let now = boot_millis();
         match (frozen, noted.rung) {
             (true, Rung::Frozen | Rung::Reclaimed) | (false, Rung::Running) => noted,
             (true, Rung::Running) => noted.go(Rung::Frozen, now),
@@ -95,6 +101,19 @@ pub(super) struct Resting {
     rest: Mutex<Rest>,
     /// It is in the queue of those whose memory is given back.
     queued: AtomicBool,
+    /// Since when its memory is on its way to swap, the time in the queue included.
+    leaving: Mutex<Option<Instant>>,
+    /// When it could not be frozen.
+    stubborn: Mutex<Option<Instant>>,
+}
+
+fn is_recent(time: &Mutex<Option<Instant>>, within: Duration) -> bool {
+    let time = *time.lock().unwrap_or_else(PoisonError::into_inner);
+    time.is_some_and(|time| time.elapsed() < within)
+}
+
+fn set(time: &Mutex<Option<Instant>>, to: Option<Instant>) {
+    *time.lock().unwrap_or_else(PoisonError::into_inner) = to;
 }
 
 impl Container {
@@ -109,7 +128,11 @@ impl Container {
 
     /// Its memory is to be given back; false if it waits for that already.
     pub(crate) fn queue_reclaim(&self) -> bool {
-        !self.rest.queued.swap(true, Ordering::AcqRel)
+        let new = !self.rest.queued.swap(true, Ordering::AcqRel);
+        if new {
+            set(&self.rest.leaving, Some(Instant::now()));
+        }
+        new
     }
 
     /// It has its turn: whatever is to be given back from now on is another one.
@@ -117,9 +140,31 @@ impl Container {
         self.rest.queued.store(false, Ordering::Release);
     }
 
+    /// As much has been given back as could be.
+    pub(crate) fn end_reclaim(&self) {
+        if !self.rest.queued.load(Ordering::Acquire) {
+            set(&self.rest.leaving, None);
+        }
+    }
+
+    /// Whether its memory is on its way to swap and will soon be there.
+    pub(crate) fn is_leaving(&self) -> bool {
+        is_recent(&self.rest.leaving, PROMPT)
+    }
+
+    /// Not all of its processes could be frozen.
+    pub(crate) fn note_stubborn(&self) {
+        set(&self.rest.stubborn, Some(Instant::now()));
+    }
+
+    /// Whether it is no use to try to freeze it again so soon.
+    pub(crate) fn is_stubborn(&self) -> bool {
+        is_recent(&self.rest.stubborn, STUBBORN)
+    }
+
     /// It is on another rung from now on.
     pub(crate) fn note_rung(&self, rung: Rung) {
-        let next = self.rest().go(rung, unix_millis());
+        let next = self.rest().go(rung, boot_millis());
         self.set_rest(next);
     }
 

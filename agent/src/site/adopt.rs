@@ -207,12 +207,8 @@ impl Site {
             let _ = found.group.thaw(std::time::Duration::ZERO);
         }
         let rest = Rest::found(&found.group, frozen);
-        let since = std::time::SystemTime::now()
-            .duration_since(
-                std::time::UNIX_EPOCH
-                    + std::time::Duration::from_secs_f64(found.record.ready_at.max(0.0)),
-            )
-            .unwrap_or_default();
+        let age = crate::time::boot_millis().saturating_sub(found.record.ready_boot);
+        let age = std::time::Duration::from_millis(age);
         let container = Arc::new(Container::new(
             &self.platform,
             self.name.clone(),
@@ -221,7 +217,7 @@ impl Site {
             found.group,
             found.namespace,
             std::time::Instant::now()
-                .checked_sub(since)
+                .checked_sub(age)
                 .unwrap_or_else(std::time::Instant::now),
         ));
         container.found_frozen(frozen);
