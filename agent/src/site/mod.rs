@@ -6,6 +6,7 @@
 
 mod account;
 mod adopt;
+mod dispatch;
 mod drift;
 mod hits;
 mod keeper;
@@ -103,7 +104,9 @@ struct Inner {
     /// When a request was last told where to connect.
     last_answer: Instant,
     dispatches: u64,
-    /// Of these, those that are not accounted yet.
+    /// Requests that wait for the server of a container that is there.
+    waiting: usize,
+    /// Of the dispatches, those that are not accounted yet.
     asked: Asked,
     /// Of these, how many came before the present container listened.
     dispatches_before: u64,
@@ -148,6 +151,7 @@ impl Site {
             last_request: Instant::now(),
             last_answer: Instant::now(),
             dispatches: 0,
+            waiting: 0,
             asked: Asked::default(),
             dispatches_before: 0,
             withdrawn: false,

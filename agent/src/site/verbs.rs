@@ -1,28 +1,17 @@
-//! What a request and an operator can ask of a vhost.
+//! What an operator can ask of a vhost, and what another definition changes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
-use tokio::sync::{MutexGuard, OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{MutexGuard, OwnedMutexGuard};
 
-use super::{Ready, Refused, Site};
+use super::{Refused, Site};
 use crate::config::Definition;
 use crate::machine::{Event, State, Verdict};
 
 /// How long freezing may take.
 const FREEZE_LIMIT: Duration = Duration::from_millis(500);
-
-enum Now {
-    Answer(Result<Ready, Refused>),
-    Wait(
-        oneshot::Receiver<Result<Ready, Refused>>,
-        OwnedSemaphorePermit,
-    ),
-    /// Running, but nothing accepts connections at the moment.
-    Deaf(Arc<crate::container::Container>),
-}
 
 /// How long changes of other definitions wait until changed limits of this one are in force, and its removal for a change.
 const LONGEST_CHANGE: Duration = Duration::from_secs(10);
@@ -33,102 +22,6 @@ pub(crate) fn longest_wait() -> tokio::time::Instant {
 }
 
 impl Site {
-    /// Makes the vhost ready and says where; waits for a start under way.
-    pub async fn dispatch(self: &Arc<Self>) -> Result<Ready, Refused> {
-        loop {
-            match self.dispatch_now() {
-                Now::Answer(answer) => return answer,
-                Now::Wait(told, _place) => {
-                    return told.await.unwrap_or_else(|_| {
-                        Err(self.lock().refused(crate::machine::Refusal::Stopped))
-                    });
-                }
-                Now::Deaf(container) => tokio::select! {
-                    answer = self.wait_for_listener(&container) => return answer,
-                    // Not only deaf but dead: the request is held for the next container, or told why there is none.
-                    () = container.ended() => {
-                        self.feed_about(&container, Event::Exited);
-                    }
-                },
-            }
-        }
-    }
-
-    fn dispatch_now(self: &Arc<Self>) -> Now {
-        let mut inner = self.lock();
-        inner.last_request = Instant::now();
-        inner.dispatches += 1;
-        inner.asked.fetch_add(1, Ordering::Relaxed);
-        match self.step(&mut inner, Event::Request) {
-            Verdict::Go => {
-                let Some(container) = inner.container.clone() else {
-                    return Now::Answer(Err(inner.refused(crate::machine::Refusal::NotRunning)));
-                };
-                if !container.listens() {
-                    return Now::Deaf(container);
-                }
-                inner.answered();
-                Now::Answer(Ok(Ready {
-                    upstream: container.upstream.clone(),
-                    start: None,
-                }))
-            }
-            Verdict::Hold => {
-                let Some(place) = self.platform.waiting_place() else {
-                    // It is held by nobody; the start it may have caused goes on for the next one.
-                    return Now::Answer(Err(inner.refused(crate::machine::Refusal::Overloaded)));
-                };
-                let (tell, told) = oneshot::channel();
-                inner.held.push(tell);
-                Now::Wait(told, place)
-            }
-            Verdict::Refuse(refusal) => Now::Answer(Err(inner.refused(refusal))),
-            Verdict::Stale => Now::Answer(Err(inner.refused(crate::machine::Refusal::NotRunning))),
-        }
-    }
-
-    /// The container is there but its server does not listen: it restarts itself, or it hangs. It gets the time
-    /// of a start; after that it is recycled.
-    async fn wait_for_listener(
-        self: &Arc<Self>,
-        container: &Arc<crate::container::Container>,
-    ) -> Result<Ready, Refused> {
-        let limit = self
-            .definition()
-            .start
-            .timeout
-            .finite()
-            .unwrap_or(self.platform.longest_start());
-        let listens = self.platform.readiness.wait(container.probe());
-        match tokio::time::timeout(limit, listens).await {
-            Ok(Ok(())) => {
-                self.lock().answered();
-                Ok(Ready {
-                    upstream: container.upstream.clone(),
-                    start: None,
-                })
-            }
-            Ok(Err(_)) | Err(_) => {
-                let mut inner = self.lock();
-                inner.last_failure = Some(super::Failure {
-                    because: format!(
-                        "its server has not listened for {:.1} s",
-                        limit.as_secs_f64()
-                    )
-                    .into(),
-                    timed_out: true,
-                });
-                drop(inner);
-                self.feed_about(container, Event::Recycle);
-                let inner = self.lock();
-                Err(Refused {
-                    timed_out: true,
-                    ..inner.refused(crate::machine::Refusal::NotRunning)
-                })
-            }
-        }
-    }
-
     /// An operator's verb; returns the state when it is reached.
     pub async fn operate(self: &Arc<Self>, event: Event) -> Result<Result<State, Refused>> {
         if matches!(event, Event::Down | Event::Up | Event::Start) {
@@ -170,6 +63,7 @@ impl Site {
             // A request has come: there is nothing to wait for any more.
             _ = self.until(|state| !state.rests()) => return Ok(()),
         }
+        container.note_stubborn();
         self.feed_at_rest(&container, Event::Thaw);
         anyhow::bail!(
             "cannot freeze {}: not all of its processes stopped within {:.1} s, so it goes on; a process may wait for storage",

@@ -12,9 +12,13 @@ use crate::container::Container;
 use crate::machine::{Event, State, Verdict};
 
 impl Site {
-    /// When a request last came.
+    /// When a request last came; one that still waits is as good as new.
     pub(crate) fn last_request(&self) -> Instant {
-        Instant::from_std(self.lock().last_request)
+        let inner = self.lock();
+        match inner.waiting {
+            0 => Instant::from_std(inner.last_request),
+            _ => Instant::now(),
+        }
     }
 
     /// When a request was last told where to connect.
@@ -64,8 +68,8 @@ impl Site {
         }
     }
 
-    /// Feeds `event` if it runs, unless a request has come in the last `quiet`, or a command of an operator's runs and `quiet`
-    /// is not zero; decided under the same lock that both take.
+    /// Feeds `event` if it runs, unless a request has come in the last `quiet`, or a request waits or a command of an
+    /// operator's runs and `quiet` is not zero; decided under the same lock that all of them take.
     pub(crate) fn feed_if_quiet(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -78,8 +82,8 @@ impl Site {
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, container));
         let runs = inner.machine.state() == State::Running;
-        let in_session = container.in_session() && !quiet.is_zero();
-        if !current || !runs || in_session || inner.last_request.elapsed() < quiet {
+        let in_use = (container.in_session() || inner.waiting > 0) && !quiet.is_zero();
+        if !current || !runs || in_use || inner.last_request.elapsed() < quiet {
             return Verdict::Stale;
         }
         self.step(&mut inner, event)
