@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::container::Container;
 use crate::seeing::host::Memory;
@@ -26,11 +26,15 @@ use queue::Queue;
 /// Sites whose memory is given back at a time: swap is one device, and the others' requests need the processors.
 const AT_A_TIME: usize = 1;
 
+/// Sites that are stopped at a time because they have rested for their time: an agent that was away finds many due at once.
+const STOPS: usize = 8;
+
 /// Who rests, and when they go further down.
 pub struct Ladder {
     state: Mutex<State>,
     earlier: Notify,
     places: Semaphore,
+    stops: Semaphore,
 }
 
 #[derive(Default)]
@@ -45,6 +49,7 @@ impl Default for Ladder {
             state: Mutex::default(),
             earlier: Notify::default(),
             places: Semaphore::new(AT_A_TIME),
+            stops: Semaphore::new(STOPS),
         }
     }
 }
@@ -66,6 +71,11 @@ impl Ladder {
         } else if first {
             self.earlier.notify_one();
         }
+    }
+
+    /// Waits for its turn to be stopped.
+    pub(crate) async fn stop_place(&self) -> Option<SemaphorePermit<'_>> {
+        self.stops.acquire().await.ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,6 +124,7 @@ pub(crate) fn reclaim(site: Arc<Site>, container: &Arc<Container>) {
         let Ok(_place) = ladder.places.acquire().await else {
             return;
         };
+        let given = container.clone();
         let work = tokio::task::spawn_blocking(move || {
             let begin = |container: Arc<Container>| {
                 container.begin_reclaim();
@@ -130,7 +141,7 @@ pub(crate) fn reclaim(site: Arc<Site>, container: &Arc<Container>) {
                 return;
             }
             let began = Instant::now();
-            let memory = || group.usage().ok()?.memory_current;
+            let memory = || Some(group.memory_and_swap().ok()?.0);
             let before = memory();
             if let Err(error) = give_back::give_back(&group, &still) {
                 tracing::warn!("{}: {error:#}", site.name);
@@ -146,5 +157,8 @@ pub(crate) fn reclaim(site: Arc<Site>, container: &Arc<Container>) {
         });
         // Err: the agent is ending.
         let _ = work.await;
+        if let Some(container) = given.upgrade() {
+            container.end_reclaim();
+        }
     });
 }

@@ -25,8 +25,6 @@ use crate::sys;
 const FILE: &str = "/proc/pressure/memory";
 /// The part of the host's memory that is to be given back after one event.
 const PART: u64 = 50;
-/// Sites that go down after one event, at most.
-const MOST: usize = 64;
 /// Whoever was used so recently is in use. Longer than a request takes from its dispatch to its connection.
 pub(crate) const QUIET: Duration = Duration::from_secs(5);
 
@@ -37,6 +35,16 @@ pub(crate) enum Level {
     Reclaim,
     /// Sites that have, or that cannot for want of swap, are stopped.
     Stop,
+}
+
+impl Level {
+    /// Sites that go down after one event, at most. Who is stopped is missed by the next one who asks for it.
+    fn most(self) -> usize {
+        match self {
+            Self::Reclaim => 64,
+            Self::Stop => 8,
+        }
+    }
 }
 
 /// Attends to the host's memory pressure from now on, as configured.
@@ -104,14 +112,23 @@ async fn relieve(platform: &Arc<Platform>, level: Level) {
     let goal = memory.total_bytes / PART;
     let swap = super::has_swap();
     let sites = platform.live.sites();
+    let (mut given, mut gone) = (0u64, 0);
+    if swap {
+        // Who has been asked already need not be joined by others.
+        for site in &sites {
+            given = given.saturating_add(site.leaving());
+            if given >= goal {
+                return;
+            }
+        }
+    }
     let candidates: Vec<_> = sites
         .iter()
         .filter_map(|site| Some((site, candidate(site, level, swap)?)))
         .collect();
     let (sites, candidates): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
-    let (mut given, mut gone) = (0u64, 0);
-    for place in order(&candidates).into_iter().take(4 * MOST) {
-        if given >= goal || gone >= MOST {
+    for place in order(&candidates).into_iter().take(4 * level.most()) {
+        if given >= goal || gone >= level.most() {
             break;
         }
         if let Some(bytes) = sites[place].relieve(level, swap).await {
@@ -135,6 +152,11 @@ fn candidate(site: &Arc<Site>, level: Level, swap: bool) -> Option<Candidate<Arc
     }
     let used = site.last_request();
     let step = match (level, rung) {
+        (Level::Reclaim, Rung::Running | Rung::Frozen) | (Level::Stop, Rung::Reclaimed)
+            if site.is_excused(level, swap) =>
+        {
+            Step::Cannot
+        }
         (Level::Reclaim, Rung::Running) if used.elapsed() < QUIET => Step::Cannot,
         (Level::Reclaim, Rung::Running) => Step::Can,
         (Level::Reclaim, Rung::Frozen) if swap => Step::Can,

@@ -8,12 +8,14 @@ use crate::config::definition::IdleAction;
 use crate::container::Container;
 use crate::ladder::{self, Due, Level, QUIET};
 use crate::machine::{Event, Rung, State, Verdict};
-use crate::time::unix_millis;
+use crate::time::boot_millis;
 
 /// How often one that is due to go, but has open connections, is looked at again.
 const AGAIN: Duration = Duration::from_secs(60);
 /// How long one that is too old may have open connections.
 const DRAIN_LIMIT: Duration = Duration::from_secs(300);
+/// For so long one that is being stopped keeps others waiting for their turn.
+const STOP_TURN: Duration = Duration::from_secs(10);
 
 impl Site {
     /// It is on another rung, or on none any more: notes it, and when it has to go further down.
@@ -79,21 +81,36 @@ impl Site {
                 }
                 Err(error) => tracing::warn!("{error:#}"),
             },
-            Due::Stop => match self.is_connected(&container).await {
-                true => self.later(&container, due, Some(AGAIN)),
-                false => {
-                    self.feed_at_rest(&container, Event::IdleStop);
-                }
-            },
+            Due::Stop | Due::Age => self.end_in_turn(&container, due).await,
+        }
+    }
+
+    /// It has rested for its time, or is too old. Many may be: ends it when it is its turn.
+    async fn end_in_turn(self: &Arc<Self>, container: &Arc<Container>, due: Due) {
+        let rest = container.rest();
+        let Some(_place) = self.platform.ladder.stop_place().await else {
+            return;
+        };
+        if container.rest() != rest {
+            // Woken meanwhile: if it rests again, that has been queued anew.
+            return;
+        }
+        let connected = self.is_connected(container).await;
+        let ended = match due {
             Due::Age => {
                 let limit = self.definition().idle.max_lifetime.finite();
                 let overdue =
                     limit.is_some_and(|age| container.since.elapsed() > age + DRAIN_LIMIT);
-                if !overdue && self.is_connected(&container).await {
-                    self.later(&container, due, Some(AGAIN));
-                } else {
-                    self.feed_at_rest(&container, Event::Recycle);
-                }
+                (overdue || !connected).then_some(Event::Recycle)
+            }
+            _ => (!connected).then_some(Event::IdleStop),
+        };
+        match ended {
+            None => self.later(container, due, Some(AGAIN)),
+            Some(event) => {
+                self.feed_at_rest(container, event);
+                // Elapsed: it does not end when it is asked to; the others go on.
+                let _ = tokio::time::timeout(STOP_TURN, self.settled()).await;
             }
         }
     }
@@ -105,7 +122,7 @@ impl Site {
             if self.is_connected(&container).await {
                 return None;
             }
-            let had = memory(&container);
+            let had = held(&container, true);
             let stopped = self.feed_at_rest(&container, Event::PressureStop);
             return (stopped == Verdict::Go).then_some(had);
         }
@@ -121,9 +138,26 @@ impl Site {
         if !swap || self.confirm_frozen().await.is_err() {
             return None;
         }
-        let had = memory(&container);
+        let had = held(&container, false);
         let reclaimed = self.feed_at_rest(&container, Event::PressureReclaim);
         (reclaimed == Verdict::Go).then_some(had)
+    }
+
+    /// How much of its memory is on its way to swap.
+    pub(crate) fn leaving(&self) -> u64 {
+        let container = self
+            .container()
+            .filter(|container| container.rest().rung == Rung::Reclaimed && container.is_leaving());
+        container.map_or(0, |container| held(&container, false))
+    }
+
+    /// Whether it is no use to ask it now to go to this level.
+    pub(crate) fn is_excused(&self, level: Level, swap: bool) -> bool {
+        let excused = |container: Arc<Container>| match level {
+            Level::Reclaim => container.is_stubborn(),
+            Level::Stop => swap && container.is_leaving(),
+        };
+        self.container().is_some_and(excused)
     }
 
     fn later(self: &Arc<Self>, container: &Arc<Container>, due: Due, after: Option<Duration>) {
@@ -152,9 +186,10 @@ fn has(inner: &Inner, container: &Arc<Container>) -> bool {
     current.is_some_and(|current| Arc::ptr_eq(current, container))
 }
 
-fn memory(container: &Container) -> u64 {
-    let usage = container.group.usage().ok();
-    usage.and_then(|usage| usage.memory_current).unwrap_or(0)
+/// How much memory it has, with what it has in swap if that is asked for.
+fn held(container: &Container, with_swap: bool) -> u64 {
+    let (memory, swap) = container.group.memory_and_swap().unwrap_or_default();
+    memory + if with_swap { swap } else { 0 }
 }
 
 /// The next step of a container that rests.
@@ -179,7 +214,7 @@ fn next(inner: &Inner, container: &Container) -> Option<(Instant, Due)> {
 
 /// How long it has been on its rung.
 fn rested(container: &Container) -> Duration {
-    Duration::from_millis(unix_millis().saturating_sub(container.rest().since))
+    Duration::from_millis(boot_millis().saturating_sub(container.rest().since))
 }
 
 /// When it is too old.

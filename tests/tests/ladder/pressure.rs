@@ -7,6 +7,8 @@ use harness::swap::Swap;
 use harness::{Host, STATIC, seconds, sites, wait_for};
 use serde_json::Value;
 
+use super::{MEGABYTES, holder};
+
 /// More than it may have, over and over, with swap to put it to: whoever wants memory has to wait then.
 const SQUEEZE: &str = "\
 import http.server, mmap, threading
@@ -121,10 +123,7 @@ fn under_more_pressure_those_that_rest_are_stopped() {
     let host = Host::new("[pressure]\nreclaim = \"0%\"\nstop = \"2%\"\navailable = \"100%\"\n");
     squeezer(&host);
     let name = "rests.example.com";
-    host.site(
-        name,
-        &format!("{STATIC}[idle]\naction = \"ladder\"\ntimeout = \"1s\"\nreclaim_after = \"1s\"\n"),
-    );
+    holder(&host, name, "timeout = \"1s\"\nreclaim_after = \"1s\"\n");
     let connected = "connected.example.com";
     host.site(
         connected,
@@ -133,7 +132,10 @@ fn under_more_pressure_those_that_rest_are_stopped() {
     assert_eq!(host.get(name, "/").status, 200);
     let upstream = host.dispatch(connected).upstream();
     let connection = std::net::TcpStream::connect(&upstream).unwrap();
-    host.wait_state(name, "reclaimed", 150);
+    // Other tests may make memory scarce enough before that.
+    wait_for("it has been reclaimed", seconds(150), || {
+        ["reclaimed", "stopped"].contains(&host.state(name).as_str())
+    });
     assert_eq!(host.get(SQUEEZER, "/on").status, 200);
     host.wait_state(name, "stopped", 150);
     assert_eq!(host.get(SQUEEZER, "/off").status, 200);
@@ -143,6 +145,13 @@ fn under_more_pressure_those_that_rest_are_stopped() {
         "told as what it led to"
     );
     assert_eq!(pressed(&host, "stopping"), [name]);
+    // What it had in swap is given back, too, and counts.
+    let log = host.log();
+    let given = log.lines().find_map(|line| {
+        let (_, told) = line.split_once("1 sites went down the ladder (Stop), of ")?;
+        told.split_once(' ')?.0.parse::<u64>().ok()
+    });
+    assert!(given >= Some(MEGABYTES << 20), "{given:?}");
     assert_eq!(host.state(connected), "running");
     drop(connection);
     assert_eq!(host.get(name, "/").status, 200);
