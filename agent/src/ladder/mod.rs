@@ -4,6 +4,7 @@
 //! A vhost that rests has no timer and no task that looks: all of them are in one ordered queue, and one task waits for the
 //! first. It runs only while somebody is due at all.
 
+mod arrivals;
 mod give_back;
 mod maps;
 mod order;
@@ -17,9 +18,10 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::container::Container;
+use crate::platform::Platform;
 use crate::seeing::host::Memory;
 use crate::site::Site;
-pub(crate) use pressure::{Level, QUIET, attend};
+pub(crate) use pressure::{Level, QUIET};
 pub(crate) use queue::Due;
 use queue::Queue;
 
@@ -35,6 +37,8 @@ pub struct Ladder {
     earlier: Notify,
     places: Semaphore,
     stops: Semaphore,
+    /// Who is woken by data.
+    pub(crate) watched: arrivals::Watched,
 }
 
 #[derive(Default)]
@@ -50,6 +54,7 @@ impl Default for Ladder {
             earlier: Notify::default(),
             places: Semaphore::new(AT_A_TIME),
             stops: Semaphore::new(STOPS),
+            watched: arrivals::Watched::default(),
         }
     }
 }
@@ -81,6 +86,12 @@ impl Ladder {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Attends from now on to what moves sites besides time and requests: data for those that are frozen, and the host's memory.
+pub(crate) fn attend(platform: &Arc<Platform>) {
+    arrivals::attend(platform);
+    pressure::attend(platform);
 }
 
 async fn run(ladder: Arc<Ladder>) {

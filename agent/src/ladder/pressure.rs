@@ -48,7 +48,7 @@ impl Level {
 }
 
 /// Attends to the host's memory pressure from now on, as configured.
-pub(crate) fn attend(platform: &Arc<Platform>) {
+pub(super) fn attend(platform: &Arc<Platform>) {
     let Pressure {
         reclaim,
         stop,

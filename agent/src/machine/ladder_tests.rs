@@ -146,6 +146,7 @@ fn pressure_stops_only_what_rests_and_skips_no_rung_else() {
     let stale = |rung, event| step(rung, event).0 == Verdict::Stale;
     assert!(stale(Rung::Running, Event::PressureStop));
     assert!(stale(Rung::Running, Event::PressureReclaim));
+    assert!(stale(Rung::Running, Event::Arrival));
     assert!(stale(Rung::Reclaimed, Event::PressureFreeze));
     assert_eq!(step(Rung::Running, Event::PressureFreeze).1, State::Frozen);
     assert_eq!(

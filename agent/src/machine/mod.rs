@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                                                               +------------------------------------------+
-//!                                                               v           thaw, request                  |
+//!                                                               v           thaw, request, data            |
 //!                  request, start                    ready                freeze, idle          idle,      |
 //!        Stopped ----------------> Starting -----------------> Running <-----------> Frozen --------> Reclaimed
 //!          ^  ^                      |  |                         |    thaw, request,  |   pressure       |
@@ -128,6 +128,8 @@ pub enum Event {
     PressureReclaim,
     /// Memory is scarce and it rests: stop it.
     PressureStop,
+    /// Data has come on a connection to one that rests.
+    Arrival,
     /// Too old, or its definition changed: end it once it is unused.
     Recycle,
     /// The definition was removed.
@@ -136,7 +138,7 @@ pub enum Event {
 
 /// All events, for exhaustive tests.
 #[cfg(test)]
-pub(crate) const ALL_EVENTS: [Event; 21] = [
+pub(crate) const ALL_EVENTS: [Event; 22] = [
     Event::Request,
     Event::Start,
     Event::Stop,
@@ -156,6 +158,7 @@ pub(crate) const ALL_EVENTS: [Event; 21] = [
     Event::PressureFreeze,
     Event::PressureReclaim,
     Event::PressureStop,
+    Event::Arrival,
     Event::Recycle,
     Event::Withdraw,
 ];

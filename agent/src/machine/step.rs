@@ -16,6 +16,7 @@ macro_rules! ladder {
             | Event::PressureFreeze
             | Event::PressureReclaim
             | Event::PressureStop
+            | Event::Arrival
     };
 }
 
@@ -113,6 +114,7 @@ impl Machine {
             Event::Exited => self.to(State::Stopping(After::Crashed), [CleanUp]),
             // These are about those that rest.
             Event::IdleReclaim | Event::PressureReclaim | Event::PressureStop => stale(),
+            Event::Arrival => stale(),
             Event::Ready | Event::StartFailed | Event::Ended | Event::Unkillable => stale(),
         }
     }
@@ -127,7 +129,9 @@ impl Machine {
     /// Frozen or reclaimed: all that leads up or out is the same. Thawed before it is asked to end, as it could not hear that.
     fn in_reclaimed(&mut self, event: Event) -> Step {
         match event {
-            Event::Request | Event::Start | Event::Thaw => self.to(State::Running, [Thaw]),
+            Event::Request | Event::Start | Event::Thaw | Event::Arrival => {
+                self.to(State::Running, [Thaw])
+            }
             Event::Freeze | Event::Up => go(),
             Event::Stop | Event::IdleStop | Event::PressureStop | Event::Recycle => {
                 self.to(State::Stopping(After::Sleep), [Thaw, Terminate])

@@ -21,6 +21,7 @@ impl Event {
             Self::Unkillable => "cannot be ended",
             Self::IdleStop | Self::IdleFreeze | Self::IdleReclaim => "idle",
             Self::PressureFreeze | Self::PressureReclaim | Self::PressureStop => "memory pressure",
+            Self::Arrival => "data on a connection",
             Self::Recycle => "recycled",
             Self::Withdraw => "definition removed",
         }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Site;
 use crate::config::definition::IdleAction;
 use crate::container::Container;
-use crate::machine::Event;
+use crate::machine::{Event, Verdict};
 
 /// How long a container that is too old may go on while it has open connections.
 const DRAIN_LIMIT: Duration = Duration::from_secs(300);
@@ -153,14 +153,11 @@ async fn act(
                 IdleAction::Stop => Event::IdleStop,
                 IdleAction::Freeze | IdleAction::Ladder => Event::IdleFreeze,
             };
-            site.feed_if_quiet(
-                container,
-                idle.timeout
-                    .finite()
-                    .unwrap_or(Duration::MAX)
-                    .min(now - born),
-                event,
-            );
+            let quiet = idle.timeout.finite().unwrap_or(Duration::MAX);
+            let done = site.feed_if_quiet(container, quiet.min(now - born), event);
+            if done == Verdict::Go && event == Event::IdleFreeze {
+                site.wake_if_connected(container).await;
+            }
             Next::Over
         }
         Due::Age => {

@@ -25,6 +25,7 @@ mod temporary;
 mod temporary_tests;
 mod verbs;
 mod view;
+mod wake;
 mod watch_limits;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -279,9 +280,14 @@ impl Site {
                 stop::How::AlreadyDead,
             ),
             Action::Freeze | Action::Thaw => {
-                if let Some(container) = &inner.container
-                    && let Err(error) = container.set_frozen(action == Action::Freeze)
-                {
+                let Some(container) = &inner.container else {
+                    return;
+                };
+                let freeze = action == Action::Freeze;
+                if freeze {
+                    self.watch_for_data(container);
+                }
+                if let Err(error) = container.set_frozen(freeze) {
                     tracing::error!("{}: {error:#}", self.name);
                 }
             }

@@ -35,7 +35,15 @@ impl Site {
             return;
         };
         self.platform.ladder.follow(self, next(&inner, &container));
+        let rests = inner.machine.state().rests();
+        if rests {
+            self.watch_for_data(&container);
+        }
         drop(inner);
+        if rests {
+            let site = self.clone();
+            tokio::spawn(async move { site.wake_if_unread().await });
+        }
         if self.is_reclaimed(&container) {
             // The last agent may not have come to the end of it.
             ladder::reclaim(self.clone(), &container);
@@ -134,6 +142,7 @@ impl Site {
             if frozen != Verdict::Go {
                 return None;
             }
+            self.wake_if_connected(&container).await;
         }
         if !swap || self.confirm_frozen().await.is_err() {
             return None;
@@ -173,7 +182,7 @@ impl Site {
     }
 
     /// Whether somebody has a connection to it. If that cannot be seen, somebody has.
-    async fn is_connected(&self, container: &Arc<Container>) -> bool {
+    pub(super) async fn is_connected(&self, container: &Arc<Container>) -> bool {
         let counted = container.clone();
         let open = tokio::task::spawn_blocking(move || counted.open_connections()).await;
         !matches!(open, Ok(Ok(0)))

@@ -1,8 +1,10 @@
 //! The idle ladder: down by time, up with a request, and whatever happens on each rung of it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod kept;
 mod pressure;
 mod rungs;
+mod waits;
 
 use harness::limits::{SITE, events};
 use harness::swap::Swap;
