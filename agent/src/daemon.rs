@@ -48,6 +48,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
         platform.spawner.end().await;
         return Platform::teardown(platform).await;
     }
+    platform.fill_pool()?;
     let listener = listen(&socket, platform.config.socket_mode.0)?;
     let (stop, stopped) = watch::channel(false);
     let watching = tokio::spawn(watch_files(registry.clone(), stopped.clone()));

@@ -39,8 +39,20 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts an agent; `config` is added to its agent.toml.
+    /// Starts an agent; `config` is its agent.toml. It makes as little ahead as shows that it does (`[pool]`, unless
+    /// `config` has that): hundreds of agents, each of which fills a pool and empties it, would cost the tests more than
+    /// all that they do themselves.
     pub fn new(config: &str) -> Self {
+        let pool = if config.contains("[pool]") {
+            ""
+        } else {
+            "\n[pool]\naddress = 2\nprivate = 1\ninits = 2\n"
+        };
+        Self::as_installed(&format!("{config}{pool}"))
+    }
+
+    /// Starts an agent with nothing in its agent.toml but `config`.
+    pub fn as_installed(config: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(
             rustix::process::geteuid().is_root(),

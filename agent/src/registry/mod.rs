@@ -93,7 +93,6 @@ impl Registry {
         registry.place_all().await;
         registry.keep_memory().await;
         registry.take_over(found);
-        registry.platform.fill_pool()?;
         Ok(registry)
     }
 

@@ -68,7 +68,7 @@ fn plain_config(host: &Host, documents: &Path) -> PathBuf {
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
-    let host = Host::new("");
+    let host = Host::as_installed("");
     harness::sites::apache(
         &host,
         "php.example.com",

@@ -86,7 +86,7 @@ fn static_site(host: &Host, name: &str) -> &'static str {
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
-    let host = Host::new("");
+    let host = Host::as_installed("");
     let server = static_site(&host, "a.example.com");
     let unix = format!(
         "command = [\"/usr/bin/python3\", \"-c\", {UNIX_SERVER:?}]\nlisten = \"unix:/run/site/s\"\n"

@@ -91,7 +91,7 @@ type Peer<'a> = (
 const TARGETS: [(&str, f64); 3] = [("runc", 6.0), ("crun", 1.0), ("bwrap", 1.0)];
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
-    let host = Host::new("");
+    let host = Host::as_installed("");
     host.site("a.example.com", NO_OP);
     let bundle = Bundle::new(&host.dir, &host.run_dir, &host.cgroup_parent);
     let mut client = Client::connect(&host.socket()).unwrap();

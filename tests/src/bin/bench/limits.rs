@@ -50,7 +50,7 @@ fn failures(load: Child) -> (u64, String) {
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
-    let host = Host::new("");
+    let host = Host::as_installed("");
     harness::sites::apache(
         &host,
         SITE,

@@ -23,7 +23,7 @@ fn times(count: usize, mut ask: impl FnMut() -> bool) -> Vec<Duration> {
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
-    let host = Host::new("");
+    let host = Host::as_installed("");
     host.site("a.example.com", harness::STATIC);
     let upstream = host.dispatch("a.example.com").upstream();
     let address: std::net::SocketAddr = upstream.parse().unwrap();

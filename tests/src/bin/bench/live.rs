@@ -111,7 +111,7 @@ fn dispatches(host: &Host, count: usize) -> Vec<Duration> {
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     let count = effort.rounds(CONTAINERS);
-    let host = Host::new("");
+    let host = Host::as_installed("");
     let upstreams = start_all(&host, count);
     thread::sleep(SETTLE);
     let idle = share(host.pid());

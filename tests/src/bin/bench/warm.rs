@@ -22,7 +22,7 @@ fn dispatches(client: &mut Client, count: usize) -> Vec<Duration> {
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
-    let host = Host::new("");
+    let host = Host::as_installed("");
     host.site("a.example.com", harness::STATIC);
     host.dispatch("a.example.com").upstream();
     let mut client = Client::connect(&host.socket()).unwrap();
