@@ -42,9 +42,9 @@ impl Flow {
     /// Bytes per second that arrive, once what was on its way has arrived and the sender has found its pace: TCP hands
     /// over in order, and so in lumps while it makes good what was lost when a rate fell.
     fn rate(&mut self) -> f64 {
-        self.read_for(Duration::from_millis(1500));
+        self.read_for(Duration::from_secs(1));
         let begin = Instant::now();
-        let bytes = self.read_for(Duration::from_secs(3));
+        let bytes = self.read_for(Duration::from_secs(2));
         bytes as f64 / begin.elapsed().as_secs_f64()
     }
 

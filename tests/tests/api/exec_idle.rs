@@ -36,10 +36,10 @@ fn a_command_runs_to_its_end_or_is_refused() {
     host.site(SITE, &format!("{}{timeout}", harness::STATIC));
     let (mut ran, mut refused) = (0, 0);
     // At all times around the one at which idleness ends it.
-    for round in 0..harness::rounds(60, 6) {
+    for round in 0..harness::rounds(30, 6) {
         host.dispatch(SITE).upstream();
         std::thread::sleep(idle.saturating_sub(Duration::from_millis(15)));
-        std::thread::sleep(Duration::from_micros(500) * round * time_scale());
+        std::thread::sleep(Duration::from_millis(1) * round * time_scale());
         match begin(&host, &echo("sleep 0.1; ")) {
             Ok(session) => {
                 ran += 1;

@@ -17,7 +17,7 @@ const HOG: &str = "hog.example.com";
 const WRITER: &str = "writer.example.com";
 const BURNER: &str = "burner.example.com";
 /// In each of as many rounds.
-const REQUESTS: usize = 500;
+const REQUESTS: usize = 250;
 const ROUNDS: usize = 2;
 /// Times what they take on the idle host: nine of ten requests are answered within that beside the others. The last of a
 /// hundred waits for what a kernel that is not preempted does for the others without a pause (forks, ends of large

@@ -49,7 +49,7 @@ fn rates<const N: usize>(host: &Host, sites: [&str; N], time: Duration) -> [f64;
 fn parts(host: &Host, what: &str, budget: f64, expected: [f64; 3]) {
     let mut last = [0.0; 3];
     for _ in 0..5 {
-        last = rates(host, [A, B, C], Duration::from_secs(3)).map(|rate| rate / budget * 100.0);
+        last = rates(host, [A, B, C], Duration::from_secs(2)).map(|rate| rate / budget * 100.0);
         println!("{what}: {last:.1?} of {expected:?} % of the budget");
         let over = last
             .iter()
