@@ -142,7 +142,9 @@ fn a_start_fails_in_time(below: &str) {
         let began = Instant::now();
         let answer = host.dispatch(SITE);
         assert!(matches!(answer.status, 503 | 504), "{answer:?}");
-        assert!(began.elapsed() < seconds(4), "{:?}", began.elapsed());
+        // The time of a start, and what the kernel may take to end what is left of it before it counts as stuck.
+        let limit = seconds(2) + Duration::from_secs(5) + seconds(2);
+        assert!(began.elapsed() < limit, "{:?}", began.elapsed());
         others_are_fine(&host);
     }
     let status = host.status(SITE);
@@ -152,7 +154,13 @@ fn a_start_fails_in_time(below: &str) {
     );
     let why = status["last_failure"].as_str().unwrap();
     assert!(
-        why.contains("did not answer within") || why.contains("did not listen on"),
+        [
+            "did not answer within",
+            "did not listen on",
+            "do not die within"
+        ]
+        .iter()
+        .any(|reason| why.contains(reason)),
         "{why}"
     );
     in_time("limits of the site", seconds(8), || {
