@@ -3,6 +3,8 @@
 //! Ours goes through the whole agent: a site whose command exits at once cannot start, and the answer to `start`
 //! comes when everything has been removed. The peers are run as their users run them: one command.
 
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,10 +18,10 @@ use crate::report::{Figures, Row};
 const NO_OP: &str = "command = [\"/usr/bin/true\"]\nlisten = \"tcp:8080\"\n\
     [limits]\ncpu = \"100%\"\nmemory = \"64M\"\npids = 64\n";
 
-fn ours(client: &mut Client) -> Duration {
+fn ours(client: &mut Client, vhost: &str) -> Duration {
     let began = Instant::now();
     let answer = client
-        .request("POST", "/v1/vhosts/a.example.com/start", b"")
+        .request("POST", &format!("/v1/vhosts/{vhost}/start"), b"")
         .unwrap();
     let took = began.elapsed();
     assert_eq!(
@@ -30,7 +32,7 @@ fn ours(client: &mut Client) -> Duration {
     );
     // A failure earns a pause before the next start; a stop by hand lifts it.
     let answer = client
-        .request("POST", "/v1/vhosts/a.example.com/stop", b"")
+        .request("POST", &format!("/v1/vhosts/{vhost}/stop"), b"")
         .unwrap();
     assert_eq!(answer.json()["state"], "stopped");
     took
@@ -88,7 +90,9 @@ type Peer<'a> = (
 );
 
 /// How many times faster than whom.
-const TARGETS: [(&str, f64); 3] = [("runc", 6.0), ("crun", 1.0), ("bwrap", 1.0)];
+const TARGETS: [(&str, f64); 3] = [("runc", 8.0), ("crun", 1.0), ("bwrap", 1.5)];
+/// How many times what the system calls alone take.
+const BARE: f64 = 1.3;
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     let host = Host::as_installed("");
@@ -122,11 +126,14 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
             false
         }
     });
-    let mut own = Vec::new();
+    let mut bare = Bare::new(&host);
+    let (mut own, mut calls) = (Vec::new(), Vec::new());
     for round in 0..effort.rounds(300) + 3 {
-        let took = ours(&mut client);
+        let took = ours(&mut client, "a.example.com");
+        let alone = bare.run();
         if round >= 3 {
             own.push(took);
+            calls.push(alone);
         }
         for (who, run, times) in &mut peers {
             let took = run().unwrap_or_else(|e| panic!("{who}: {e}"));
@@ -135,17 +142,22 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
             }
         }
     }
-    let times: Vec<Figures> = peers
+    let peers_times: Vec<Figures> = peers
         .iter()
         .map(|(who, _, times)| Figures::millis(who, times))
         .collect();
     drop(peers);
-    drop(bundle);
+    drop((bundle, bare));
     host.finish();
     let own = Figures::millis("fastcontainer, whole agent", &own);
     let p50 = own.p50();
-    let mut row = Row::new("run to exit of a no-op, until nothing is left").with(own);
-    for (figures, (program, limit)) in times.into_iter().flat_map(|f| {
+    let calls = Figures::millis("the system calls alone, one thread", &calls);
+    let times = p50 / calls.p50();
+    let mut row = Row::new("run to exit of a no-op, until nothing is left")
+        .with(own)
+        .with(calls)
+        .at_most("times what the system calls take", times, BARE);
+    for (figures, (program, limit)) in peers_times.into_iter().flat_map(|f| {
         let target = TARGETS
             .iter()
             .find(|(program, _)| f.who().starts_with(program));
@@ -156,5 +168,90 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
             .with(figures)
             .at_least(&format!("times faster than {program}"), ratio, limit);
     }
-    vec![row]
+    vec![row, many(effort)]
+}
+
+/// The program that makes the system calls.
+struct Bare {
+    child: std::process::Child,
+    told: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Bare {
+    /// Its groups are next to those of `host`'s owners.
+    fn new(host: &Host) -> Self {
+        let program = std::env::current_exe().unwrap().with_file_name("bare");
+        let groups = harness::cgroup_roots().into_iter().filter_map(|root| {
+            let parent = Path::new(&root).join(&host.cgroup_parent);
+            parent.is_dir().then_some(parent)
+        });
+        let mut child = Command::new(&program)
+            .arg(host.dir.join("bare"))
+            .arg(host.documents("a.example.com"))
+            .args(groups)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}; scripts/bench builds it", program.display()));
+        let told = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, told }
+    }
+
+    fn run(&mut self) -> Duration {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let micros = self.told.next().expect("it has ended").unwrap();
+        Duration::from_micros(micros.parse().unwrap())
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        // Its end, too.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// How many of them can be started at a time in the row of many.
+const AT_A_TIME: usize = 4;
+/// Per second.
+const RATE: f64 = 300.0;
+
+/// As many as one host can do, of as many owners as are at it.
+fn many(effort: Effort) -> Row {
+    let host = Host::new("");
+    let names: Vec<String> = (0..AT_A_TIME)
+        .map(|n| format!("n{n}.example.com"))
+        .collect();
+    for name in &names {
+        host.site(name, NO_OP);
+    }
+    let (rounds, socket) = (effort.rounds(500), host.socket());
+    let seconds: Vec<f64> = (0..3)
+        .map(|_| {
+            let began = Instant::now();
+            std::thread::scope(|scope| {
+                for name in &names {
+                    let socket = &socket;
+                    scope.spawn(move || {
+                        let mut client = Client::connect(socket).unwrap();
+                        for _ in 0..rounds {
+                            ours(&mut client, name);
+                        }
+                    });
+                }
+            });
+            began.elapsed().as_secs_f64()
+        })
+        .collect();
+    host.finish();
+    let rates = seconds
+        .iter()
+        .map(|s| (AT_A_TIME * rounds) as f64 / s)
+        .collect();
+    let figures = Figures::new("fastcontainer, whole agent", "per second", rates);
+    let rate = figures.p50();
+    Row::new(&format!("the same, {AT_A_TIME} at a time"))
+        .with(figures)
+        .at_least("per second", rate, RATE)
 }
