@@ -28,30 +28,29 @@ pub(crate) async fn send(
     bytes: &[u8],
     fds: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     loop {
         let mut guard = socket.writable().await?;
-        let sent = guard.try_io(|socket| {
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "too many descriptors for one packet",
-                ));
-            }
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            Ok(rustix::net::sendmsg(
-                socket,
-                &[io::IoSlice::new(bytes)],
-                &mut control,
-                flags,
-            )?)
-        });
-        match sent {
-            Ok(result) => return result.map(drop),
+        match guard.try_io(|socket| send_now(socket.get_ref(), bytes, fds)) {
+            Ok(result) => return result,
             Err(_would_block) => continue,
         }
     }
+}
+
+/// The same where there is room for it, as in a socket that nothing has been sent on.
+pub(crate) fn send_now(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors for one packet",
+        ));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let bytes = [io::IoSlice::new(bytes)];
+    rustix::net::sendmsg(socket, &bytes, &mut control, flags)?;
+    Ok(())
 }
 
 /// Receives one packet.

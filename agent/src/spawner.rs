@@ -50,6 +50,21 @@ pub fn errno_text(errno: i32) -> String {
     }
 }
 
+/// A request that the spawner has.
+#[derive(Debug)]
+pub struct Asked(oneshot::Receiver<Result<Started, SpawnError>>);
+
+impl Asked {
+    /// Waits for its reply.
+    pub async fn started(self) -> Result<Started, SpawnError> {
+        self.0.await.unwrap_or_else(|_| {
+            Err(SpawnError::Lost(
+                "it died while it worked on the request".into(),
+            ))
+        })
+    }
+}
+
 type Waiting = Mutex<HashMap<u64, oneshot::Sender<Result<Started, SpawnError>>>>;
 
 struct Link {
@@ -98,6 +113,11 @@ impl Spawner {
         self.link.lock().await.as_ref().map(|link| link.pid)
     }
 
+    /// Whether inits are made ahead, and move into their containers' cgroups by themselves.
+    pub fn inits_join(&self) -> bool {
+        self.ahead > 0
+    }
+
     /// Sends one request (whose `id` came from [`Self::next_id`]) and waits for its reply.
     pub async fn request(
         &self,
@@ -105,6 +125,16 @@ impl Spawner {
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Started, SpawnError> {
+        self.ask(id, request, fds).await?.started().await
+    }
+
+    /// Sends one request. Whoever drops the answer does not want it any more.
+    pub async fn ask(
+        &self,
+        id: u64,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Asked, SpawnError> {
         let lost = |e: &dyn std::fmt::Display| SpawnError::Lost(e.to_string());
         let bytes = postcard::to_stdvec(request).map_err(|e| lost(&e))?;
         if bytes.len() > MAX_PACKET {
@@ -131,11 +161,7 @@ impl Spawner {
                 .remove(&id);
             return Err(lost(&error));
         }
-        told.await.unwrap_or_else(|_| {
-            Err(SpawnError::Lost(
-                "it died while it worked on the request".into(),
-            ))
-        })
+        Ok(Asked(told))
     }
 
     /// Ends the spawner, and with it the inits that wait, before the agent ends: whatever it leaves behind in its cgroup is

@@ -106,20 +106,38 @@ impl Fds {
     }
 
     /// Checks that a start has what it needs and nothing that belongs to an exec.
-    pub(crate) fn check_start(&self) -> Result<(), Failure> {
-        let needed = [
-            ("Status", &self.status),
-            ("ExitFile", &self.exit_file),
-            ("LogDir", &self.log_dir),
-            ("NetNs", &self.netns),
-        ];
+    pub(crate) fn check_start(&self, joins_later: bool) -> Result<(), Failure> {
+        let needed = [("Status", &self.status), ("NetNs", &self.netns)];
+        let files = [("ExitFile", &self.exit_file), ("LogDir", &self.log_dir)];
         let foreign = [
             ("Target", &self.target),
             ("Stdin", &self.stdin),
             ("Stdout", &self.stdout),
             ("Stderr", &self.stderr),
         ];
-        check(&needed, &foreign)
+        check(&needed, &foreign)?;
+        match (joins_later, &self.cgroup_dir) {
+            (false, _) => check(&files, &[]),
+            (true, None) => check(&[], &files),
+            (true, Some(_)) => Err(wrong("CgroupDir before the rest")),
+        }
+    }
+
+    /// Takes what has come later ([`shim::protocol::Join`]).
+    pub(crate) fn join(&mut self, fds: Vec<OwnedFd>, roles: &[FdRole]) -> Result<(), Failure> {
+        let later = Self::sort(fds, roles, 0)?;
+        let allowed = [FdRole::CgroupProcs, FdRole::ExitFile, FdRole::LogDir];
+        if let Some(role) = roles.iter().find(|role| !allowed.contains(role)) {
+            return Err(wrong(&format!("{role:?} later than the rest")));
+        }
+        check(
+            &[("ExitFile", &later.exit_file), ("LogDir", &later.log_dir)],
+            &[],
+        )?;
+        self.cgroup_procs.extend(later.cgroup_procs);
+        self.exit_file = later.exit_file;
+        self.log_dir = later.log_dir;
+        Ok(())
     }
 
     /// Checks that an exec has what it needs and nothing that belongs to a start.

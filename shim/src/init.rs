@@ -3,10 +3,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Gid, OFlags, Uid, fchown};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
-use shim::protocol::{ExitRecord, ExitStatus, Report, Start};
+use shim::protocol::{ExitRecord, ExitStatus, Join, Report, Start};
 
 use crate::clone::fork;
 use crate::command::{Command, Gate};
@@ -15,9 +16,9 @@ use crate::host::Host;
 use crate::idmap::UserNamespaces;
 use crate::logs::Logs;
 use crate::reap::{self, FORWARDED};
-use crate::report::{Done, Step, send_report};
+use crate::report::{Done, Step, failure, send_report};
 use crate::root::Bare;
-use crate::{confine, sys, timestamp};
+use crate::{confine, packet, sys, timestamp};
 
 /// What init needs for the rest of the container's life.
 struct Running {
@@ -84,12 +85,17 @@ fn set_up(
         .step("enter", "the network namespace")?;
     rustix::process::setsid().step("make a session", "")?;
     name_process(&start.vhost)?;
-    // Only now, so that the namespace's root is the cgroup that was joined.
-    sys::unshare(libc::CLONE_NEWCGROUP).step("unshare the cgroup namespace", "")?;
     confine::raise_hard_limits(&start.rlimits)?;
     let (out, out_end) = output_pipe(start)?;
     let (err, err_end) = output_pipe(start)?;
     let gate = Gate::new()?;
+    let furnished = bare.map_or_else(|| Bare::build(host), Ok)?.furnish(start)?;
+    if start.joins_later {
+        receive_rest(status, fds)?;
+        join_cgroups(&fds.cgroup_procs)?;
+    }
+    // Only now, so that the namespace's root is the cgroup that was joined.
+    sys::unshare(libc::CLONE_NEWCGROUP).step("unshare the cgroup namespace", "")?;
     let command = Command {
         ids: start.ids,
         words: &start.command,
@@ -103,7 +109,7 @@ fn set_up(
         gate: Some(&gate),
     };
     // Early: what the command needs before its files (a filter of its own above all) it does beside this process, which
-    // builds them.
+    // mounts them.
     let Some(pid) = fork().step("fork", "")? else {
         let confined = confine::enter_user_namespace(&users.container)
             .and_then(|()| confine::settle_as_root())
@@ -118,8 +124,7 @@ fn set_up(
             }
         }
     };
-    let bare = bare.map_or_else(|| Bare::build(host), Ok)?;
-    bare.finish(start, fds, users, host)?;
+    furnished.finish(start, fds, users, host)?;
     rustix::system::sethostname(start.hostname.as_bytes())
         .step("set the host name", &start.hostname)?;
     // The tenant's code begins when nothing of the host's power is left here.
@@ -159,7 +164,18 @@ pub(crate) fn record(file: &OwnedFd, status: ExitStatus) {
     let _full_disk_or_no_reader = rustix::io::write(file, line.as_bytes());
 }
 
-/// Joins the cgroups of v1 hierarchies.
+/// Waits for what the agent has made meanwhile.
+fn receive_rest(status: &OwnedFd, fds: &mut Fds) -> Done<()> {
+    let mut buffer = [0; 256];
+    let (length, rest) = packet::receive(status.as_fd(), &mut buffer)?
+        .ok_or(Errno::PIPE)
+        .step("wait for", "its cgroups")?;
+    let join: Join = postcard::from_bytes(buffer.get(..length).unwrap_or_default())
+        .map_err(|_| failure("decode", "what follows a request", libc::EBADMSG))?;
+    fds.join(rest, &join.fds)
+}
+
+/// Joins the cgroups that were not cloned into.
 pub(crate) fn join_cgroups(procs: &[OwnedFd]) -> Done<()> {
     for fd in procs {
         rustix::io::write(fd, b"0").step("join", "a cgroup")?;

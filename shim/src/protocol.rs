@@ -5,6 +5,9 @@
 //! `SCM_RIGHTS` message, in the order of the `fds` list inside. Every request is answered by exactly one
 //! [`Reply`] packet with the same `id`; for a success it carries the new process's pidfd.
 //!
+//! A start may be asked for before all of its descriptors are there ([`Start::joins_later`]): these follow on its status
+//! socket.
+//!
 //! What happens after the clone is told over the request's own status socket ([`FdRole::Status`], also
 //! `SOCK_SEQPACKET`): [`Report::Command`], then end of file once the command has been executed, or [`Report::Failed`]. End
 //! of file without a failure may also mean that all of it was killed, which its pidfd tells.
@@ -46,7 +49,7 @@ pub enum FdRole {
     NetNs,
     /// cgroup v2 directory for CLONE_INTO_CGROUP; at most one.
     CgroupDir,
-    /// A `cgroup.procs` file of a v1 controller, open for writing: init writes `0` to it before anything else.
+    /// A `cgroup.procs` file (v1: `tasks`), open for writing: init writes `0` to it before it forks, the v2 one first.
     CgroupProcs,
     /// Detached mount, to be attached at `Start::mounts[i].target`.
     Mount(u16),
@@ -158,6 +161,8 @@ pub struct Start {
     pub rlimits: Vec<Rlimit>,
     /// Log keeping.
     pub log: LogRule,
+    /// Control groups, exit file and log directory follow in a [`Join`].
+    pub joins_later: bool,
     /// Roles of the descriptors of this packet, in their order.
     pub fds: Vec<FdRole>,
 }
@@ -212,6 +217,16 @@ pub struct Failure {
     pub object: String,
     /// errno, 0 if it was no system call.
     pub errno: i32,
+}
+
+/// What a [`Start`] with `joins_later` waits for, on its own status socket: the descriptors that took longer to make. The
+/// agent makes them while init builds the root; init runs nothing of the tenant's before it has them. End of file instead:
+/// there will be no container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// Roles of the descriptors of this packet, in their order: [`FdRole::CgroupProcs`], [`FdRole::ExitFile`] and
+    /// [`FdRole::LogDir`] only.
+    pub fds: Vec<FdRole>,
 }
 
 /// What the new process tells over its status socket.

@@ -67,14 +67,8 @@ impl Bare {
         Ok(Self { root: root.fd, dev })
     }
 
-    /// Makes it what the request says.
-    pub(crate) fn finish(
-        self,
-        start: &Start,
-        fds: &mut Fds,
-        users: &UserNamespaces,
-        host: &Host,
-    ) -> Done<()> {
+    /// Makes the places in it that the request names. None of it holds anything yet, nor leads anywhere.
+    pub(crate) fn furnish(self, start: &Start) -> Done<Furnished> {
         limit_tmpfs(&self.root, start)?;
         let root = Root {
             fd: self.root,
@@ -83,27 +77,59 @@ impl Bare {
         for path in [".", procfs::EMPTY_DIRECTORY, procfs::EMPTY_FILE] {
             root.own(path, root.ids.base, root.ids.base)?;
         }
-        // What is made belongs to the container's uid 0 at once. The capabilities stay, see `idmap::keep_power`.
-        be_on_files(root.ids.base)?;
-        fill(&root, start, fds, users)?;
-        if start.mounts.iter().any(|m| m.target == "sys") {
-            procfs::mask_sys(host)?;
-        }
-        mounts::attach(&root, self.dev.as_fd(), "dev")?;
-        fds.mounts.clear();
-        be_on_files(0)
+        let layout = Layout::new(start);
+        root.as_its_owner(|| {
+            for m in &start.mounts {
+                if !layout.is_covered(&m.target) {
+                    files::mount_point(&root, &m.target, m.directory)?;
+                }
+            }
+            files::writable(&root, &layout)
+        })?;
+        Ok(Furnished {
+            root,
+            dev: self.dev,
+            layout,
+        })
     }
 }
 
-fn fill(root: &Root, start: &Start, fds: &Fds, users: &UserNamespaces) -> Done<()> {
-    let layout = Layout::new(start);
-    for m in &start.mounts {
-        if !layout.is_covered(&m.target) {
-            files::mount_point(root, &m.target, m.directory)?;
-        }
+/// A root with all its places.
+pub(crate) struct Furnished {
+    root: Root,
+    dev: OwnedFd,
+    layout: Layout,
+}
+
+impl Furnished {
+    /// Puts everything in its place.
+    pub(crate) fn finish(
+        self,
+        start: &Start,
+        fds: &mut Fds,
+        users: &UserNamespaces,
+        host: &Host,
+    ) -> Done<()> {
+        self.root.as_its_owner(|| {
+            fill(&self.root, &self.layout, start, fds, users)?;
+            if start.mounts.iter().any(|m| m.target == "sys") {
+                procfs::mask_sys(host)?;
+            }
+            mounts::attach(&self.root, self.dev.as_fd(), "dev")?;
+            fds.mounts.clear();
+            Ok(())
+        })
     }
-    files::writable(root, &layout)?;
-    files::generated(root, &layout, start)?;
+}
+
+fn fill(
+    root: &Root,
+    layout: &Layout,
+    start: &Start,
+    fds: &Fds,
+    users: &UserNamespaces,
+) -> Done<()> {
+    files::generated(root, layout, start)?;
     for (name, to) in &start.symlinks {
         if let Some((parent, _)) = name.rsplit_once('/') {
             root.directories(parent)?;
@@ -111,7 +137,7 @@ fn fill(root: &Root, start: &Start, fds: &Fds, users: &UserNamespaces) -> Done<(
         symlinkat(to, &root.fd, name).step("make the link", name)?;
     }
     // Binds made before the root turns read-only are writable, those made after it are not.
-    let writable = files::bind_writable(root, &layout)?;
+    let writable = files::bind_writable(root, layout)?;
     mounts::set_read_only(root.fd.as_fd(), true).step("make read-only", "/")?;
     let (covered, own): (Vec<_>, Vec<_>) = writable.into_iter().partition(|w| w.covered);
     for w in &own {
@@ -128,7 +154,7 @@ fn fill(root: &Root, start: &Start, fds: &Fds, users: &UserNamespaces) -> Done<(
     for w in &covered {
         mounts::attach(root, w.mount.as_fd(), &w.path)?;
     }
-    files::bind_generated(root, &layout, start)
+    files::bind_generated(root, layout, start)
 }
 
 /// Changes whom new files belong to.
@@ -158,6 +184,14 @@ fn pivot(root: &Root) -> Done<()> {
 }
 
 impl Root {
+    /// Does `work` so that what it makes belongs to the container's uid 0 at once. The capabilities stay, see
+    /// `idmap::keep_power`.
+    fn as_its_owner(&self, work: impl FnOnce() -> Done<()>) -> Done<()> {
+        be_on_files(self.ids.base)?;
+        work()?;
+        be_on_files(0)
+    }
+
     /// Makes every directory of `path` that is missing, owned by the container's uid 0. Only for paths that lie in
     /// the tmpfs: nothing there is a symbolic link yet.
     pub(crate) fn directories(&self, path: &str) -> Done<()> {

@@ -146,7 +146,7 @@ impl Spawner {
     ) -> Done<(i32, OwnedFd)> {
         validate::start(start)?;
         let fds = Fds::sort(fds, &start.fds, start.mounts.len())?;
-        fds.check_start()?;
+        fds.check_start(start.joins_later)?;
         let users = self.namespaces.get(start.ids)?;
         while let Some(init) = self.ready.pop_front() {
             if let Some(started) = init.become_container(packet, fds.in_order(&start.fds), &users) {

@@ -3,12 +3,27 @@
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, Gid, Uid};
 use shim::protocol::Ids;
 
 use crate::platform::Platform;
+
+/// Makes the vhost's own directory below the run directory.
+pub(super) fn site_directory(platform: &Platform, vhost: &str) -> Result<()> {
+    directory(&platform.site_dir(vhost), 0o755)
+}
+
+fn directory(path: &Path, mode: u32) -> Result<()> {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("cannot make {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The files on the host that init writes.
 pub(super) struct Files {
@@ -18,15 +33,6 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn make(platform: &Platform, vhost: &str, ids: Ids) -> Result<Self> {
-        let make = |path: &std::path::Path, mode| -> Result<()> {
-            match std::fs::DirBuilder::new().mode(mode).create(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                    Err(error).with_context(|| format!("cannot make {}", path.display()))
-                }
-                _ => Ok(()),
-            }
-        };
-        make(&platform.site_dir(vhost), 0o755)?;
         let path = platform.exit_path(vhost);
         crate::persist::remove(&path)?;
         let exit = OpenOptions::new()
@@ -36,22 +42,22 @@ impl Files {
             .open(&path)
             .with_context(|| format!("cannot make {}", path.display()))?;
         let logs = platform.log_dir(vhost);
-        make(&logs, 0o700)?;
+        directory(&logs, 0o700)?;
         // The directory and what is in it belong to the container's uid 0 while it runs: init rotates them. The
         // tenant has no way there, as it is not mounted inside.
         let owner = (Some(Uid::from_raw(ids.base)), Some(Gid::from_raw(ids.base)));
         let flags = rustix::fs::OFlags::DIRECTORY
             | rustix::fs::OFlags::NOFOLLOW
             | rustix::fs::OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&logs, flags, rustix::fs::Mode::empty())
+        let opened = rustix::fs::open(&logs, flags, rustix::fs::Mode::empty())
             .with_context(|| format!("cannot open {}", logs.display()))?;
-        rustix::fs::fchown(&directory, owner.0, owner.1)
+        rustix::fs::fchown(&opened, owner.0, owner.1)
             .context("cannot give the log directory to init")?;
-        for entry in rustix::fs::Dir::read_from(&directory)? {
+        for entry in rustix::fs::Dir::read_from(&opened)? {
             let entry = entry?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 rustix::fs::chownat(
-                    &directory,
+                    &opened,
                     entry.file_name(),
                     owner.0,
                     owner.1,
@@ -59,9 +65,6 @@ impl Files {
                 )?;
             }
         }
-        Ok(Self {
-            exit,
-            logs: directory,
-        })
+        Ok(Self { exit, logs: opened })
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{OFlags, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use shim::protocol::{FdRole, IdMap, Ids, MAP_IDS, Mount, Report, Request, Start};
+use shim::protocol::{FdRole, IdMap, Ids, Join, MAP_IDS, Mount, Report, Request, Start};
 use tokio::io::unix::AsyncFd;
 
 use super::activated::{PORT, activate};
 use super::documents::{self, Documents, DocumentsError};
-use super::files::Files;
+use super::files::{self, Files};
 use super::templates::Template;
 use super::{
     Container, Phases, Record, Remains, fingerprint, limits, request, start_time, traffic, upstream,
@@ -95,51 +96,60 @@ pub async fn make(
         gid,
         direct,
     };
-    let group = platform
-        .tree
-        .group(&[&definition.owner, vhost])
-        .with_context(|| format!("cannot make the cgroup of {vhost}"))?;
-    let group = remains.group.insert(Arc::new(group)).clone();
-    let limits = limits::translate(wanted, documents.as_ref().map(|d| d.mount.as_fd()), false)?;
-    let disk = device.map_or(Disk::None, Disk::Of);
-    platform.owners.enforce(&group, &limits, disk, true)?;
-    if let Some(address) = address {
-        remains.address = Some(address);
-        platform.allow(address, &definition.network)?;
-    }
-    let files = Files::make(platform, vhost, ids)?;
+    let Some(namespace) = remains.namespace.clone() else {
+        return Err(anyhow!("no network namespace").into());
+    };
+    files::site_directory(platform, vhost)?;
     let socket = match request::socket_directory(definition) {
         Some(inside) => Some((inside, upstream::prepare(platform, vhost, ids)?)),
         None => None,
     };
-    let Some(namespace) = remains.namespace.clone() else {
-        return Err(anyhow!("no network namespace").into());
-    };
-    traffic::limit_new(platform, &namespace, prepared.slot, address, wanted)?;
     let activated = activate(platform, vhost, definition, &namespace, address)?;
-    let resourced = Instant::now();
-
+    let limits = limits::translate(wanted, documents.as_ref().map(|d| d.mount.as_fd()), false)?;
     let mounts = Mounts::new(&template, documents, prepared.sysfs, socket, direct)?;
-    let id = platform.spawner.next_id();
     let (status, theirs) = status_socket()?;
-    let join = group.join_files()?;
+    let mut rest = || -> Result<Rest> {
+        let group = platform
+            .tree
+            .group(&[&definition.owner, vhost])
+            .with_context(|| format!("cannot make the cgroup of {vhost}"))?;
+        let group = remains.group.insert(Arc::new(group)).clone();
+        let disk = device.map_or(Disk::None, Disk::Of);
+        platform.owners.enforce(&group, &limits, disk, true)?;
+        if let Some(address) = address {
+            remains.address = Some(address);
+            platform.allow(address, &definition.network)?;
+        }
+        traffic::limit_new(platform, &namespace, prepared.slot, address, wanted)?;
+        Ok(Rest {
+            files: Files::make(platform, vhost, ids)?,
+            group,
+        })
+    };
+
     let mut parcel = Parcel::default();
     parcel.put(FdRole::Status, theirs.as_fd());
-    parcel.put(FdRole::ExitFile, files.exit.as_fd());
-    parcel.put(FdRole::LogDir, files.logs.as_fd());
     parcel.put(FdRole::NetNs, namespace.fd());
-    if let Some(directory) = group.dir() {
-        parcel.put(FdRole::CgroupDir, directory);
-    }
-    for file in &join {
-        parcel.put(FdRole::CgroupProcs, file.as_fd());
-    }
     for (index, (_, fd)) in mounts.list.iter().enumerate() {
         parcel.put(FdRole::Mount(u16::try_from(index)?), fd.as_fd());
     }
     if let Some(socket) = &activated.socket {
         parcel.put(FdRole::Listen, socket.as_fd());
     }
+    // An init that moves into its cgroups by itself builds its root while they are made.
+    let joins_later = platform.spawner.inits_join();
+    let at_once = match joins_later {
+        true => None,
+        false => Some(rest()?),
+    };
+    let join = at_once.as_ref().map(Rest::join_files).transpose()?;
+    if let (Some(rest), Some(join)) = (&at_once, &join) {
+        rest.put(&mut parcel, join);
+        if let Some(directory) = rest.group.dir() {
+            parcel.put(FdRole::CgroupDir, directory);
+        }
+    }
+    let id = platform.spawner.next_id();
     let (tmpfs_bytes, tmpfs_inodes) = request::tmpfs(wanted);
     let start = Start {
         id,
@@ -173,16 +183,24 @@ pub async fn make(
         .to_owned(),
         rlimits: request::rlimits(wanted),
         log: request::log_rule(&platform.config),
+        joins_later,
         fds: parcel.roles,
     };
-    let started = platform
+    let asked = platform
         .spawner
-        .request(id, &Request::Start(Box::new(start)), &parcel.fds)
-        .await
-        .map_err(explain)?;
+        .ask(id, &Request::Start(Box::new(start)), &parcel.fds)
+        .await?;
+    let handed_over = match joins_later {
+        true => rest().and_then(|rest| rest.hand_over(&status)),
+        false => Ok(()),
+    };
+    let resourced = Instant::now();
+    // Also if there is nothing for it to join: it has the namespace.
+    let started = asked.started().await?;
     let init = started.pidfd.try_clone().context("cannot keep its pidfd")?;
     remains.init = Some(init);
-    drop((theirs, files, join, mounts, activated.socket));
+    handed_over?;
+    drop((theirs, at_once, join, mounts, activated.socket));
     drop(place);
     let cloned = Instant::now();
     // While init works.
@@ -252,6 +270,44 @@ pub async fn make(
     );
     container.began_with_open_files(wanted);
     Ok(container)
+}
+
+/// What takes longer to make than an init needs to build its root.
+struct Rest {
+    group: Arc<cgroup::Group>,
+    files: Files,
+}
+
+impl Rest {
+    /// Files by which init joins the v1 hierarchies.
+    fn join_files(&self) -> Result<Vec<OwnedFd>> {
+        Ok(self.group.join_files()?)
+    }
+
+    fn put<'a>(&'a self, parcel: &mut Parcel<'a>, join: &'a [OwnedFd]) {
+        for file in join {
+            parcel.put(FdRole::CgroupProcs, file.as_fd());
+        }
+        parcel.put(FdRole::ExitFile, self.files.exit.as_fd());
+        parcel.put(FdRole::LogDir, self.files.logs.as_fd());
+    }
+
+    /// Gives it to the init that waits for it.
+    fn hand_over(&self, status: &AsyncFd<OwnedFd>) -> Result<()> {
+        let mut join = self.join_files()?;
+        if let Some(directory) = self.group.dir() {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let procs = openat(directory, "cgroup.procs", flags, rustix::fs::Mode::empty())
+                .context("cannot open cgroup.procs")?;
+            // First: processes are found and killed by the v2 side.
+            join.insert(0, procs);
+        }
+        let mut parcel = Parcel::default();
+        self.put(&mut parcel, &join);
+        let bytes = postcard::to_stdvec(&Join { fds: parcel.roles })?;
+        packet::send_now(status.get_ref(), &bytes, &parcel.fds)
+            .context("cannot hand its cgroups to its init")
+    }
 }
 
 fn millis(from: Instant, to: Instant) -> f64 {
@@ -408,8 +464,4 @@ fn cannot_map_documents(error: &anyhow::Error) -> bool {
         return false;
     };
     failure.step == MAP_IDS && failure.object == request::DOCUMENTS && failure.errno == libc::EINVAL
-}
-
-fn explain(error: SpawnError) -> anyhow::Error {
-    anyhow::Error::from(error)
 }

@@ -141,6 +141,7 @@ impl Site {
                 rate_bytes: 1 << 20,
                 burst_bytes: 256 << 10,
             },
+            joins_later: false,
             fds: Vec::new(),
         };
         let mut site = Self {
