@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod events;
 mod fnv;
 pub mod ladder;
+pub mod listening;
 pub mod logs;
 pub mod machine;
 pub mod owner_groups;

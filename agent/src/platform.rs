@@ -21,6 +21,7 @@ use crate::container::templates::Templates;
 use crate::disk::Projects;
 use crate::events::Events;
 use crate::ladder::Ladder;
+use crate::listening::Listening;
 use crate::owner_groups::OwnerGroups;
 use crate::owners::{Defaults, Owners};
 use crate::promises::Promises;
@@ -158,7 +159,10 @@ impl Platform {
         );
         let accounts = Accounts::open(&config.state_dir, &config.run_dir, exposed)?;
         let disk = Projects::load(config.state_dir.join("disk"))?;
-        let readiness = Readiness::new().context("cannot start the readiness thread")?;
+        let notices = Listening::new()
+            .inspect_err(|error| tracing::info!("looking by the clock who listens: {error}"));
+        let readiness =
+            Readiness::new(notices.ok()).context("cannot start the readiness thread")?;
         let platform = Self {
             method: match config.listen_check {
                 ListenCheck::SockDiag => netns::Method::SockDiag,

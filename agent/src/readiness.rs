@@ -1,105 +1,187 @@
 //! Waits until servers listen, for all starts of the agent on one thread.
 //!
-//! tokio's timers have a resolution of a millisecond, which would double the time of a fast start. This thread
-//! asks every 100 µs while a start is young and ever more seldom after that, down to every 5 ms. It sleeps in the kernel
-//! when nobody waits.
+//! The kernel tells this thread whenever a TCP socket of the host begins to listen ([`Listening`]); it then asks for the
+//! ones that it waits for, and otherwise every 5 ms. Where the kernel may not be asked to, and for Unix sockets, it asks
+//! every 100 µs while a start is young and ever more seldom after that. tokio's timers have a resolution of a
+//! millisecond, which would double the time of a fast start. The thread sleeps in the kernel when nobody waits.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::oneshot;
+
+use crate::listening::Listening;
 
 /// What the kernel and the dynamic linker need at least for a program.
 const LOADING: Duration = Duration::from_micros(150);
 /// Between two looks, first and last.
 const SHORTEST: Duration = Duration::from_micros(100);
 const LONGEST: Duration = Duration::from_millis(5);
+/// Between two looks after a notice: its socket is found a moment later. Nor do notices make looks more frequent, as any
+/// program may listen as often as it likes.
+const AFTER_NOTICE: Duration = Duration::from_micros(50);
+/// For how long a notice that has led to nothing is looked after.
+const FRESH: Duration = Duration::from_millis(1);
 
 /// Asks whether a server listens; Err ends the wait.
-pub type Probe = Box<dyn FnMut() -> std::io::Result<bool> + Send>;
+pub type Ask = Box<dyn FnMut() -> std::io::Result<bool> + Send>;
 
-/// Who waits for the same server waits with one probe, however many they are.
+/// A server and how to ask it.
+pub struct Probe {
+    /// A number that no other has at the time: who waits for the same server waits with one probe, however many they are.
+    pub server: usize,
+    /// It listens on TCP, if it does.
+    pub tcp: bool,
+    /// See [`Ask`].
+    pub ask: Ask,
+}
+
 struct Wait {
-    server: usize,
     probe: Probe,
     since: Instant,
+    looked: Option<Instant>,
+    noticed: Option<Instant>,
     next: Instant,
     tell: Vec<Teller>,
 }
 
 type Teller = oneshot::Sender<std::io::Result<()>>;
 
-/// A server (a number that no other has at the time), how to ask it, and whom to tell.
-type Arrival = (usize, Probe, Teller);
-
-/// Handle to the thread; it ends when the handle is dropped.
-#[derive(Debug, Clone)]
+/// Handle to the thread; it ends when the last one is dropped.
+#[derive(Clone)]
 pub struct Readiness {
-    waits: Sender<Arrival>,
+    handle: Arc<Handle>,
+    notified: bool,
+}
+
+struct Handle(Arc<Shared>);
+
+struct Shared {
+    arrivals: Mutex<Vec<(Probe, Teller)>>,
+    over: AtomicBool,
+    /// An eventfd that wakes the thread.
+    bell: OwnedFd,
+}
+
+impl Shared {
+    fn arrivals(&self) -> MutexGuard<'_, Vec<(Probe, Teller)>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self) {
+        // Err: it has been rung four billion times, and is going to be heard.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Release);
+        self.0.ring();
+    }
 }
 
 impl Readiness {
-    /// Starts the thread.
-    pub fn new() -> std::io::Result<Self> {
-        let (waits, incoming) = channel();
+    /// Starts the thread. Without `notices` it looks by the clock alone.
+    pub fn new(notices: Option<Listening>) -> std::io::Result<Self> {
+        let notified = notices.is_some();
+        let shared = Arc::new(Shared {
+            arrivals: Mutex::default(),
+            over: AtomicBool::new(false),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        });
+        let own = shared.clone();
         std::thread::Builder::new()
             .name("readiness".into())
-            .spawn(move || run(&incoming))?;
-        Ok(Self { waits })
+            .spawn(move || run(&own, notices))?;
+        let handle = Arc::new(Handle(shared));
+        Ok(Self { handle, notified })
     }
 
-    /// Waits until `probe` of `server` says yes or fails. Dropping the future ends the wait.
-    pub async fn wait(&self, (server, probe): (usize, Probe)) -> std::io::Result<()> {
+    /// Whether the kernel tells who begins to listen.
+    pub fn is_notified(&self) -> bool {
+        self.notified
+    }
+
+    /// Waits until `probe` says yes or fails. Dropping the future ends the wait.
+    pub async fn wait(&self, probe: Probe) -> std::io::Result<()> {
         let (tell, told) = oneshot::channel();
-        let gone = || std::io::Error::other("the readiness thread is gone");
-        self.waits.send((server, probe, tell)).map_err(|_| gone())?;
-        told.await.map_err(|_| gone())?
+        let shared = &self.handle.0;
+        shared.arrivals().push((probe, tell));
+        shared.ring();
+        told.await
+            .map_err(|_| std::io::Error::other("the readiness thread is gone"))?
     }
 }
 
-fn run(incoming: &Receiver<Arrival>) {
+fn run(shared: &Shared, mut notices: Option<Listening>) {
     // The default slack of 50 µs would double the shortest interval.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
     let mut waits: Vec<Wait> = Vec::new();
-    loop {
+    while !shared.over.load(Ordering::Acquire) {
         let next = waits.iter().map(|wait| wait.next).min();
-        let arrival = match next {
-            None => incoming.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => incoming.recv_timeout(at.saturating_duration_since(Instant::now())),
-        };
-        match arrival {
-            Ok(arrival) => admit(&mut waits, arrival),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
+        // Nobody reads notices while nobody waits: what is dropped then costs nobody anything.
+        let watched = notices.as_ref().filter(|_| next.is_some());
+        sleep(shared, watched, next);
+        // Err: it has not been rung.
+        let _ = rustix::io::read(&shared.bell, &mut [0; 8]);
+        let noticed = notices.as_mut().is_some_and(|n| n.take() > 0);
         let now = Instant::now();
-        waits.retain_mut(|wait| goes_on(wait, now));
+        // After the notices have been taken: what comes after its first look is told again.
+        for (probe, tell) in shared.arrivals().drain(..) {
+            admit(&mut waits, probe, tell, now);
+        }
+        waits.retain_mut(|wait| goes_on(wait, now, noticed, notices.is_some()));
     }
 }
 
-fn admit(waits: &mut Vec<Wait>, (server, probe, tell): Arrival) {
-    if let Some(wait) = waits.iter_mut().find(|wait| wait.server == server) {
+/// Until somebody comes, there is a notice, or it is time.
+fn sleep(shared: &Shared, notices: Option<&Listening>, next: Option<Instant>) {
+    let mut wakers = vec![PollFd::new(&shared.bell, PollFlags::IN)];
+    wakers.extend(notices.map(|n| PollFd::from_borrowed_fd(n.as_fd(), PollFlags::IN)));
+    let left = next.map(|at| at.saturating_duration_since(Instant::now()));
+    let left = left.and_then(|left| Timespec::try_from(left).ok());
+    // Err: interrupted.
+    let _ = poll(&mut wakers, left.as_ref());
+}
+
+fn admit(waits: &mut Vec<Wait>, probe: Probe, tell: Teller, now: Instant) {
+    if let Some(wait) = waits.iter_mut().find(|w| w.probe.server == probe.server) {
         wait.tell.retain(|tell| !tell.is_closed());
         wait.tell.push(tell);
         return;
     }
-    let now = Instant::now();
     waits.push(Wait {
-        server,
         probe,
         since: now,
+        looked: None,
+        noticed: None,
         next: now,
         tell: vec![tell],
     });
 }
 
 /// Asks if it is time to; false when all have been told, or nobody wants to know any more.
-fn goes_on(wait: &mut Wait, now: Instant) -> bool {
+fn goes_on(wait: &mut Wait, now: Instant, noticed: bool, notified: bool) -> bool {
+    if noticed && wait.probe.tcp {
+        wait.noticed = Some(now);
+        let earliest = wait.looked.map_or(now, |at| at + AFTER_NOTICE);
+        wait.next = wait.next.min(earliest.max(now));
+    }
     if now < wait.next {
         return true;
     }
-    wait.next = now + interval(now - wait.since);
-    let answer = match (wait.probe)() {
+    wait.looked = Some(now);
+    wait.next = now
+        + match (notified && wait.probe.tcp, wait.noticed) {
+            (true, Some(at)) if now - at < FRESH => AFTER_NOTICE,
+            (true, _) => LONGEST,
+            (false, _) => interval(now - wait.since),
+        };
+    let answer = match (wait.probe.ask)() {
         Ok(false) => return wait.tell.iter().any(|tell| !tell.is_closed()),
         Ok(true) => Ok(()),
         Err(error) => Err(error),
@@ -133,14 +215,14 @@ mod tests {
 
     #[tokio::test]
     async fn all_who_wait_for_a_server_share_one_probe() {
-        let readiness = Readiness::new().unwrap();
+        let readiness = Readiness::new(None).unwrap();
         let count = || Arc::new(AtomicUsize::new(0));
         let (asked, waiting, ready) = (count(), count(), Arc::new(AtomicBool::new(false)));
         let waits: Vec<_> = (0..100)
             .map(|_| {
                 let (asked, ready) = (asked.clone(), ready.clone());
                 let mut own = 0;
-                let probe: Probe = Box::new(move || {
+                let ask: Ask = Box::new(move || {
                     own += 1;
                     if own == 1 {
                         asked.fetch_add(1, Ordering::Relaxed);
@@ -150,7 +232,14 @@ mod tests {
                 let (readiness, waiting) = (readiness.clone(), waiting.clone());
                 tokio::spawn(async move {
                     waiting.fetch_add(1, Ordering::Relaxed);
-                    readiness.wait((7, probe)).await
+                    let server = 7;
+                    readiness
+                        .wait(Probe {
+                            server,
+                            tcp: true,
+                            ask,
+                        })
+                        .await
                 })
             })
             .collect();
@@ -159,13 +248,54 @@ mod tests {
             tokio::task::yield_now().await;
         }
         // Comes after all of them.
-        let other: Probe = Box::new(|| Err(std::io::Error::other("gone")));
-        let error = readiness.wait((8, other)).await.unwrap_err();
+        let gone = Probe {
+            server: 8,
+            tcp: false,
+            ask: Box::new(|| Err(std::io::Error::other("gone"))),
+        };
+        let error = readiness.wait(gone).await.unwrap_err();
         assert_eq!(error.to_string(), "gone");
         ready.store(true, Ordering::Relaxed);
         for wait in waits {
             wait.await.unwrap().unwrap();
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn notices_make_looks_more_frequent_only_up_to_a_limit() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let ask: Ask = Box::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(false)
+        });
+        let (tell, _told) = oneshot::channel();
+        let (mut waits, began) = (Vec::new(), Instant::now());
+        let probe = Probe {
+            server: 1,
+            tcp: true,
+            ask,
+        };
+        admit(&mut waits, probe, tell, began);
+        let wait = &mut waits[0];
+        let mut look = |micros, noticed| {
+            assert!(goes_on(
+                wait,
+                began + Duration::from_micros(micros),
+                noticed,
+                true
+            ));
+            asked.load(Ordering::Relaxed)
+        };
+        assert_eq!(look(0, false), 1, "at once");
+        assert_eq!(look(4_999, false), 1, "then seldom");
+        assert_eq!(look(5_000, false), 2);
+        assert_eq!(look(5_010, true), 2, "not so soon again");
+        assert_eq!(look(5_050, false), 3);
+        // As many notices as there may be: no more looks than by the clock.
+        let before = asked.load(Ordering::Relaxed);
+        let after = (5_051..6_051).map(|at| look(at, true)).last().unwrap();
+        assert_eq!(after - before, 20);
     }
 }

@@ -55,6 +55,7 @@ pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
             "parent": platform.config.cgroup_parent,
         },
         "spawner_pid": platform.spawner.pid().await,
+        "readiness": if platform.readiness.is_notified() { "events" } else { "polling" },
         "machine": Host::now(),
         "promises": (peer.role == Role::Operator).then(|| platform.promises.view()),
         "vhosts": states,

@@ -221,11 +221,14 @@ impl Container {
     }
 
     /// [`Self::listens`] for the readiness thread.
-    pub fn probe(self: &Arc<Self>) -> (usize, crate::readiness::Probe) {
+    pub fn probe(self: &Arc<Self>) -> crate::readiness::Probe {
         let container = self.clone();
-        // The same for the container before and after it was known to be ready.
-        let server = Arc::as_ptr(&self.pidfd).addr();
-        (server, Box::new(move || container.check()))
+        crate::readiness::Probe {
+            // The same for the container before and after it was known to be ready.
+            server: Arc::as_ptr(&self.pidfd).addr(),
+            tcp: matches!(self.listener, Listener::Tcp(_)),
+            ask: Box::new(move || container.check()),
+        }
     }
 
     /// Held while an operator's command runs in it: that is use, as a connection is.

@@ -7,6 +7,7 @@ use rustix::net::{
 };
 
 use super::{Check, System};
+use crate::listening::Listening;
 
 pub(super) fn checks(system: &System) -> Vec<Check> {
     vec![
@@ -20,6 +21,7 @@ pub(super) fn checks(system: &System) -> Vec<Check> {
             ask(&unix_request()),
             "modprobe unix_diag; Unix sockets are found through /proc/net meanwhile",
         ),
+        notices(),
         nft(),
         tbf(),
         forward(system.number("proc/sys/net/ipv4/ip_forward")),
@@ -31,6 +33,18 @@ fn diag(name: &str, answer: Result<(), rustix::io::Errno>, advice: &str) -> Chec
     match answer {
         Ok(()) => Check::ok(name, "answers"),
         Err(e) => Check::warn(name, format!("does not answer: {e}"), advice),
+    }
+}
+
+fn notices() -> Check {
+    let name = "listen notices";
+    match Listening::new() {
+        Ok(_) => Check::ok(name, "the kernel tells when a site begins to listen"),
+        Err(error) => Check::warn(
+            name,
+            format!("the kernel does not tell when a site begins to listen: {error}"),
+            "needs Linux 5.8 with CONFIG_BPF_EVENTS, CAP_BPF and CAP_PERFMON; sites are asked every 100 µs meanwhile",
+        ),
     }
 }
 
