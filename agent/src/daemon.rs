@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::rights::Rights;
-use crate::api::{Server, listen};
+use crate::api::{Server, listen, listen_for_packets};
 use crate::config::{AgentConfig, Overrides};
 use crate::platform::Platform;
 use crate::registry::{Registry, watch as watch_files};
@@ -39,7 +39,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     let _alone = alone(&config)?;
     let rights = Rights::new(&config)?;
-    let socket = config.socket();
+    let (socket, connect_socket) = (config.socket(), config.connect_socket());
     let platform = Platform::new(config).await?;
     let registry = Registry::new(platform.clone()).await?;
     if mode == Mode::Teardown {
@@ -49,10 +49,13 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
         return Platform::teardown(platform).await;
     }
     platform.fill_pool()?;
-    let listener = listen(&socket, platform.config.socket_mode.0)?;
+    let mode = platform.config.socket_mode.0;
+    let listener = listen(&socket, mode)?;
+    let handing = listen_for_packets(&connect_socket, mode)?;
     let (stop, stopped) = watch::channel(false);
     let watching = tokio::spawn(watch_files(registry.clone(), stopped.clone()));
     let server = Server::new(registry.clone(), rights);
+    let handing = tokio::spawn(server.clone().serve_connections(handing, stopped.clone()));
     let serving = tokio::spawn(server.clone().serve(listener, stopped));
     crate::ladder::attend(&platform);
     tracing::info!("serving on {}", socket.display());
@@ -69,7 +72,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     // Err: nobody watches any more.
     let _ = stop.send(true);
     watchdog.abort();
-    let _ = serving.await;
+    let _ = tokio::join!(serving, handing);
     if tokio::time::timeout(GRACE, server.answered())
         .await
         .is_err()
@@ -83,7 +86,9 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     platform.accounts.close();
     platform.spawner.end().await;
     // A request that comes between now and the next agent's start waits in no queue: it is told at once.
-    let _ = std::fs::remove_file(&socket);
+    for socket in [socket, connect_socket] {
+        let _ = std::fs::remove_file(socket);
+    }
     Ok(())
 }
 

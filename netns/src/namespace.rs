@@ -127,6 +127,13 @@ impl Namespace {
         socket::connect(socket, &address, within)
     }
 
+    /// Makes a TCP socket inside the namespace (IPv4, close-on-exec, non-blocking, not connected) without waiting
+    /// for it: a thread of this crate hands it to `take`, which does not wait for anything either.
+    pub fn tcp_socket(&self, take: impl FnOnce(Result<OwnedFd>) + Send + 'static) -> Result<()> {
+        let namespace = Arc::clone(&self.fd);
+        worker::visit_later("make socket", namespace, socket::nonblocking, take)
+    }
+
     /// A new detached mount of sysfs that shows this namespace's devices: read-only, no setuid
     /// programs, no devices, no execution. Closing the descriptor ends a mount that was not moved to
     /// a place. Needs CAP_SYS_ADMIN.

@@ -21,6 +21,13 @@ pub(crate) fn tcp(address: &SocketAddr) -> Result<OwnedFd> {
         .map_err(|source| Error::os("make socket for", address.to_string(), source))
 }
 
+/// A non-blocking one, for IPv4.
+pub(crate) fn nonblocking() -> Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+        .map_err(|source| Error::os("make", "TCP socket", source))
+}
+
 pub(crate) fn listen(socket: OwnedFd, address: &SocketAddr) -> Result<OwnedFd> {
     let failed = |source: Errno| Error::os("listen on", address.to_string(), source);
     sockopt::set_socket_reuseaddr(&socket, true).map_err(failed)?;

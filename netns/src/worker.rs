@@ -49,6 +49,20 @@ pub(crate) fn visit<T: Send + 'static>(
     })
 }
 
+/// [`visit`] without waiting: the thread hands what came of it to `tell`, which is dropped uncalled if `job` panics.
+pub(crate) fn visit_later<T: Send + 'static>(
+    action: &'static str,
+    namespace: Arc<OwnedFd>,
+    job: impl FnOnce() -> Result<T> + Send + 'static,
+    tell: impl FnOnce(Result<T>) + Send + 'static,
+) -> Result<()> {
+    VISITOR.submit(action, tell, move || {
+        enter(&namespace)?;
+        drop(namespace);
+        job()
+    })
+}
+
 /// Runs `job` on a thread that is inside a network namespace made for it.
 pub(crate) fn make<T: Send + 'static>(
     job: impl FnOnce() -> Result<T> + Send + 'static,
@@ -85,16 +99,25 @@ impl Worker {
         job: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (answer, result) = mpsc::sync_channel(1);
+        let tell = move |done| {
+            // The caller waits below; if it is gone, nobody needs the result.
+            let _ = answer.send(done);
+        };
+        self.submit(action, tell, job)?;
+        result.recv().unwrap_or(Err(Error::Thread { action }))
+    }
+
+    fn submit<T: Send + 'static>(
+        &'static self,
+        action: &'static str,
+        tell: impl FnOnce(Result<T>) + Send + 'static,
+        job: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<()> {
         let job: Job = Box::new(move || {
             // A panic in a job must not leave the thread in a foreign namespace.
-            let done = catch_unwind(AssertUnwindSafe(job));
-            if let Ok(done) = done {
-                // The caller waits below; if it is gone, nobody needs the result.
-                let _ = answer.send(done);
-            }
+            let _ = catch_unwind(AssertUnwindSafe(move || tell(job())));
         });
-        self.send(action, job)?;
-        result.recv().unwrap_or(Err(Error::Thread { action }))
+        self.send(action, job)
     }
 
     fn send(&'static self, action: &'static str, job: Job) -> Result<()> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
+use crate::connect::Connector;
 use crate::http::{self, Answer};
 use crate::leak::{Snapshot, descriptors};
 use crate::programs::programs;
@@ -84,6 +85,11 @@ impl Host {
     /// The agent's socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("s")
+    }
+
+    /// A connection to the agent's socket that hands over connections to sites.
+    pub fn connector(&self) -> Connector {
+        Connector::new(&self.run_dir.join("connect.sock")).expect("the agent accepts")
     }
 
     fn command(&self) -> Command {

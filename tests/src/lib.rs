@@ -12,6 +12,7 @@
 //! file. The programs come from `FASTCONTAINER_BIN` (a directory) or from where cargo has put them.
 
 pub mod client;
+pub mod connect;
 mod host;
 pub mod http;
 pub mod inside;

@@ -153,8 +153,14 @@ fn loopback_is_enough_where_there_is_nothing_else() {
             "tcp:8080",
             &format!("{START}[network]\nmode = \"private\"\n"),
         );
-        assert_eq!(host.dispatch(SITE).json()["state"], "running");
-        assert_eq!(host.dispatch(SITE).json()["cold"], false);
+        for cold in [true, false] {
+            let handed = host.connector().ask(SITE).unwrap();
+            assert_eq!(
+                (&handed.json["state"], &handed.json["cold"]),
+                (&"running".into(), &cold.into())
+            );
+            assert_eq!(handed.get("/").unwrap().body, b"from 127.0.0.1");
+        }
     });
 }
 

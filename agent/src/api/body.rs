@@ -43,8 +43,8 @@ pub(super) async fn read(server: &Server, role: &Role, body: Incoming) -> Result
 }
 
 /// A body as JSON; an empty one is an empty object.
-pub(super) fn json<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
-    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
+pub(super) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     serde_json::from_slice(bytes)
         .map_err(|e| Problem::bad_request(format!("the body is not what is expected here: {e}")))
 }

@@ -1,7 +1,9 @@
 //! `POST /v1/dispatch` (JSON) and `GET /v1/dispatch` (header X-Vhost, as nginx `auth_request` sends it).
 
-use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request};
@@ -18,14 +20,19 @@ use crate::site::{Ready, Refused, Site};
 static X_VHOST: HeaderName = HeaderName::from_static("x-vhost");
 static X_UPSTREAM: HeaderName = HeaderName::from_static("x-upstream");
 
+/// What is asked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
-    vhost: String,
+pub(super) struct Asked {
+    pub(super) vhost: String,
 }
 
+/// What is answered.
 #[derive(Serialize)]
-struct Told<'a> {
+pub(super) struct Told<'a> {
+    /// Where nothing else says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
     vhost: &'a str,
     upstream: &'a str,
     state: &'static str,
@@ -55,6 +62,19 @@ pub(super) async fn dispatch(server: &Server, peer: &Peer, request: Request<Byte
             )));
         }
     };
+    let site = find(server, peer, &name).await?;
+    // Nobody is woken for a visitor that cannot get there.
+    if site.definition().has_loopback_only() {
+        return Err(Problem::unreachable(&site.name));
+    }
+    match site.dispatch().await {
+        Ok(ready) => told(&site, &ready),
+        Err(refused) => Err(refusal(&site, &refused)),
+    }
+}
+
+/// The vhost that the peer asks for.
+pub(super) async fn find(server: &Server, peer: &Peer, name: &str) -> Result<Arc<Site>, Problem> {
     if server.registry.draining() {
         let detail = "this agent is ending; its successor takes requests in a moment";
         return Err(Problem::unavailable(
@@ -65,25 +85,31 @@ pub(super) async fn dispatch(server: &Server, peer: &Peer, request: Request<Byte
         ));
     }
     let dispatches = |owner: &str| peer.role.dispatches(owner);
-    let site = server.registry.find(&name, &dispatches).await?;
-    match site.dispatch().await {
-        Ok(ready) => told(&site, &ready),
-        Err(refused) => Err(refusal(&site, &refused)),
+    server.registry.find(name, &dispatches).await
+}
+
+impl<'a> Told<'a> {
+    pub(super) fn new(status: Option<u16>, ready: &'a Ready) -> Self {
+        let container = &ready.container;
+        let phases = ready.cold.then_some(&*container.phases);
+        Self {
+            status,
+            vhost: &container.vhost,
+            upstream: &container.upstream,
+            state: "running",
+            cold: ready.cold,
+            start_ms: phases.map_or(0.0, |phases| phases.total),
+            phases,
+        }
     }
 }
 
 fn told(site: &Site, ready: &Ready) -> Answer {
-    let phases = ready.start.as_deref();
-    let mut response = answer::json(&Told {
-        vhost: &site.name,
-        upstream: &ready.upstream,
-        state: "running",
-        cold: phases.is_some(),
-        start_ms: phases.map_or(0.0, |phases| phases.total),
-        phases,
-    })?;
-    let upstream =
-        HeaderValue::from_str(&ready.upstream).map_err(|e| Problem::internal(e.to_string()))?;
+    // Its definition may have changed since it was started, or since it was asked for.
+    let upstream = ready.container.reachable();
+    let upstream = upstream.ok_or_else(|| Problem::unreachable(&site.name))?;
+    let mut response = answer::json(&Told::new(None, ready))?;
+    let upstream = HeaderValue::from_str(upstream).map_err(|e| Problem::internal(e.to_string()))?;
     response.headers_mut().insert(X_UPSTREAM.clone(), upstream);
     Ok(response)
 }

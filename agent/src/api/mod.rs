@@ -1,15 +1,17 @@
-//! HTTP/1.1 + JSON on the agent's Unix socket.
+//! HTTP/1.1 + JSON on the agent's Unix socket, and connections to sites on another.
 //!
 //! [`server`] accepts and finds out who is there, [`route`] turns a request into a typed call and checks the
 //! peer's rights; each file below `verbs` is one resource.
 
 mod answer;
 mod body;
+mod connect;
 mod dispatch;
 mod exec;
 mod exec_refused;
 mod exec_streams;
 mod host;
+mod listen;
 mod metrics;
 mod owners;
 mod places;
@@ -25,4 +27,5 @@ mod vhosts;
 mod whatif;
 mod wire;
 
-pub use server::{Server, listen};
+pub use listen::{listen, listen_for_packets};
+pub use server::Server;

@@ -65,6 +65,11 @@ impl Problem {
         Self::new(403, "forbidden", "Not yours", detail)
     }
 
+    /// 403 for one who may do nothing.
+    pub fn nobody(uid: u32) -> Self {
+        Self::forbidden(format!("uid {uid} may not use this agent"))
+    }
+
     /// 403 for a vhost that is somebody else's, under the name by which it was asked for.
     pub fn not_yours(name: &str) -> Self {
         Self::forbidden(format!("{name:?} is not yours")).about(name)
@@ -93,12 +98,8 @@ impl Problem {
 
     /// 413.
     pub fn too_large(limit: usize) -> Self {
-        Self::new(
-            413,
-            "too-large",
-            "Body too large",
-            format!("a request body may have {limit} bytes at most"),
-        )
+        let detail = format!("a request body may have {limit} bytes at most");
+        Self::new(413, "too-large", "Body too large", detail)
     }
 
     /// 500.
@@ -116,6 +117,22 @@ impl Problem {
         let mut problem = Self::new(503, kind, title, detail);
         problem.retry_after = Some(retry.as_secs().max(1));
         problem
+    }
+
+    /// 409 for a vhost that has loopback only, where an address was asked for.
+    pub fn unreachable(vhost: &str) -> Self {
+        let detail = format!(
+            "{vhost} listens on TCP and has loopback only (network.mode = \"private\"), so there is no address; \
+             it is reached through connect.sock, or set mode = \"address\", or listen on a Unix socket"
+        );
+        Self::conflict(detail).about(vhost)
+    }
+
+    /// 504 for one that listens but accepts no connection.
+    pub fn connect_timeout(vhost: &str, limit: Duration) -> Self {
+        let limit = limit.as_secs_f64();
+        let detail = format!("{vhost} has accepted no connection within {limit:.1} s");
+        Self::new(504, "connect-timeout", "Connection timed out", detail).about(vhost)
     }
 
     /// 504.

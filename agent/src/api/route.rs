@@ -25,10 +25,7 @@ pub(super) async fn handle(
     // would see a broken pipe and never the answer. How much of it is kept depends on who sends it.
     let body = body::read(server, &peer.role, incoming).await;
     let answer = match body {
-        _ if peer.role == Role::Nobody => Err(Problem::forbidden(format!(
-            "uid {} may not use this agent",
-            peer.uid
-        ))),
+        _ if peer.role == Role::Nobody => Err(Problem::nobody(peer.uid)),
         Ok(bytes) => route(server, peer, wire, Request::from_parts(parts, bytes)).await,
         Err(problem) => Err(problem),
     };

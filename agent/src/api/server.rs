@@ -1,19 +1,17 @@
 //! Accepting connections: who is there decides before a byte is parsed, and their number is bounded.
 
 use std::convert::Infallible;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::places::Places;
+use super::places::{Place, Places};
 use super::rights::{Peer, Rights};
 use super::route;
 use super::sessions::Sessions;
@@ -33,7 +31,7 @@ pub struct Server {
     pub(super) sessions: Sessions,
     max_head: usize,
     pub(super) max_body: usize,
-    head_timeout: Duration,
+    pub(super) head_timeout: Duration,
     pub(super) body_timeout: Duration,
 }
 
@@ -80,20 +78,31 @@ impl Server {
     fn admit(self: &Arc<Self>, stream: UnixStream, stop: watch::Receiver<bool>) {
         let server = self.clone();
         tokio::spawn(async move {
-            let peer = match server.rights.peer(&stream).await {
-                Ok(peer) => peer,
-                Err(error) => return tracing::warn!("refused a connection: {error:#}"),
-            };
-            // Dropped: a peer sees the end of the connection, and those who are served already go on undisturbed.
-            let Some(place) = server.places.take(&peer) else {
-                return tracing::warn!(
-                    "refused a connection of uid {}: too many are open",
-                    peer.uid
-                );
-            };
-            server.connection(stream, peer, stop).await;
-            drop(place);
+            if let Some((peer, place)) = server.peer(&stream).await {
+                server.connection(stream, peer, stop).await;
+                drop(place);
+            }
         });
+    }
+
+    /// Who is there, and a place for them. Without one the connection is dropped: its peer sees the end of it, and those
+    /// who are served already go on undisturbed.
+    pub(super) async fn peer(&self, socket: impl AsFd) -> Option<(Peer, Place)> {
+        let peer = match self.rights.peer(socket).await {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!("refused a connection: {error:#}");
+                return None;
+            }
+        };
+        let place = self.places.take(&peer);
+        if place.is_none() {
+            tracing::warn!(
+                "refused a connection of uid {}: too many are open",
+                peer.uid
+            );
+        }
+        Some((peer, place?))
     }
 
     async fn connection(
@@ -130,23 +139,4 @@ impl Server {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
-}
-
-/// Listens on the agent's socket. A socket that a dead agent left behind is replaced; a living agent is an error.
-pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
-    if path.exists() {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            anyhow::bail!(
-                "another agent listens on {} already; stop it or choose another --socket",
-                path.display()
-            );
-        }
-        std::fs::remove_file(path)
-            .with_context(|| format!("cannot remove the old socket {}", path.display()))?;
-    }
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-        .with_context(|| format!("cannot set the mode of {}", path.display()))?;
-    Ok(listener)
 }

@@ -5,7 +5,7 @@
 //! long time has to ask for that.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -29,13 +29,18 @@ impl Wire {
 
     /// What an answer that goes on waits for beside its next piece.
     pub(super) fn hang_up(&self) -> io::Result<HangUp> {
-        let copy = self.0.as_fd().try_clone_to_owned()?;
-        // Of the interests this is the one that asks for nothing a peer does by talking.
-        crate::sys::watch_for(copy, Interest::PRIORITY).map(HangUp)
+        HangUp::of(self.0.as_fd())
     }
 }
 
 impl HangUp {
+    /// Of any connection.
+    pub(super) fn of(socket: BorrowedFd<'_>) -> io::Result<Self> {
+        let copy = socket.try_clone_to_owned()?;
+        // Of the interests this is the one that asks for nothing a peer does by talking.
+        crate::sys::watch_for(copy, Interest::PRIORITY).map(Self)
+    }
+
     /// Returns when the peer has closed its end, or its process has ended.
     pub(super) async fn wait(&self) {
         // An error can only mean that the runtime is shutting down.

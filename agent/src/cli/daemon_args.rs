@@ -16,6 +16,9 @@ pub struct DaemonArgs {
     /// Socket to listen on [default: /run/fastcontainer/agent.sock]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
+    /// Socket that hands over connections to sites [default: /run/fastcontainer/connect.sock]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub connect_socket: Option<PathBuf>,
     /// What outlives a reboot: wanted states, overrides, logs [default: /var/lib/fastcontainer]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state_dir: Option<PathBuf>,
@@ -38,6 +41,7 @@ impl From<DaemonArgs> for crate::config::Overrides {
         Self {
             config: args.config,
             socket: args.socket,
+            connect_socket: args.connect_socket,
             state_dir: args.state_dir,
             run_dir: args.run_dir,
             vhosts_dir: args.vhosts_dir,
@@ -60,6 +64,7 @@ mod tests {
             "fastcontainerd",
             "--config=c",
             "--socket=s",
+            "--connect-socket=c",
             "--state-dir=st",
             "--run-dir=r",
             "--vhosts-dir=v",

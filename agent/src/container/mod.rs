@@ -1,6 +1,7 @@
 //! The running instance of a vhost: what it consists of, and what can be asked of it.
 
 mod activated;
+mod connect;
 pub mod documents;
 mod drift;
 mod files;
@@ -75,7 +76,7 @@ pub struct Container {
     pub vhost: Arc<str>,
     /// What is on disk about it.
     pub record: Record,
-    /// `10.88.0.6:8080` or `unix:/path`.
+    /// `10.88.0.6:8080` or `unix:/path`; with loopback only, `127.0.0.1:8080` inside.
     pub upstream: Arc<str>,
     /// Times of its start.
     pub phases: Arc<Phases>,
@@ -176,6 +177,12 @@ impl Container {
     /// The address that connections come to.
     fn address(&self) -> IpAddr {
         self.record.address.unwrap_or(Ipv4Addr::LOCALHOST).into()
+    }
+
+    /// [`Self::upstream`] where that can be reached from outside its network namespace.
+    pub fn reachable(&self) -> Option<&str> {
+        let inside = matches!(self.listener, Listener::Tcp(_)) && self.record.address.is_none();
+        (!inside).then_some(&*self.upstream)
     }
 
     /// Seconds since it began to listen.

@@ -30,8 +30,7 @@ struct Patience {
 
 impl Patience {
     fn new(site: &Arc<Site>, container: Arc<Container>) -> Self {
-        let limit = site.definition().start.timeout.finite();
-        let limit = limit.unwrap_or(site.platform.longest_start());
+        let limit = site.start_limit();
         site.lock().waiting += 1;
         Self {
             site: site.clone(),
@@ -100,8 +99,8 @@ impl Site {
                 }
                 inner.answered();
                 Now::Answer(Ok(Ready {
-                    upstream: container.upstream.clone(),
-                    start: None,
+                    container,
+                    cold: false,
                 }))
             }
             Verdict::Hold => {
@@ -133,5 +132,11 @@ impl Site {
             timed_out: true,
             ..self.lock().refused(Refusal::NotRunning)
         }
+    }
+
+    /// How long a start may take, and a server that runs to listen and to accept again.
+    pub(super) fn start_limit(&self) -> Duration {
+        let timeout = self.definition().start.timeout;
+        timeout.finite().unwrap_or(self.platform.longest_start())
     }
 }

@@ -6,6 +6,7 @@
 
 mod account;
 mod adopt;
+mod connect;
 mod dispatch;
 mod drift;
 mod hits;
@@ -38,13 +39,14 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::accounts::Asked;
 use crate::config::{Definition, Limits};
-use crate::container::{Container, LastExit, Phases};
+use crate::container::{Container, LastExit};
 use crate::machine::{Action, Event, Machine, Refusal, State, Verdict};
 use crate::persist;
 use crate::platform::Platform;
 
 pub use account::account_leftover;
 pub use adopt::{Found, Survey, survey, sweep};
+pub use connect::NoConnection;
 pub(crate) use drift::change;
 pub use hits::Hit;
 use hits::Hits;
@@ -55,13 +57,13 @@ pub(crate) use verbs::longest_wait;
 pub(crate) use view::shown;
 pub use watch_limits::HitTotals;
 
-/// Where a vhost can be reached now.
+/// What a request can be sent to now.
 #[derive(Debug, Clone)]
 pub struct Ready {
-    /// `10.88.0.6:8080` or `unix:/path`.
-    pub upstream: Arc<str>,
-    /// The start that this request waited for; None if it was warm.
-    pub start: Option<Arc<Phases>>,
+    /// Its server listens.
+    pub container: Arc<Container>,
+    /// This request waited for its start.
+    pub cold: bool,
 }
 
 /// Why a request is not served.
@@ -301,8 +303,8 @@ impl Site {
                     return;
                 };
                 let ready = Ready {
-                    upstream: container.upstream.clone(),
-                    start: Some(container.phases.clone()),
+                    container,
+                    cold: true,
                 };
                 inner.answered();
                 for waiting in inner.held.drain(..) {

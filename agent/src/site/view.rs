@@ -117,7 +117,7 @@ impl Site {
                 "wanted": wanted,
                 "pid": container.as_ref().map(|c| c.record.main_pid),
                 "uptime_s": container.as_ref().map(|c| c.uptime_s()),
-                "upstream": container.as_ref().map(|c| &*c.upstream),
+                "upstream": container.as_ref().and_then(|c| c.reachable()),
                 "dispatches": inner.dispatches,
                 "starts": inner.starts,
                 "class": limits.class().unwrap_or_default(),

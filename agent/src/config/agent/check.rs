@@ -12,9 +12,9 @@ impl AgentConfig {
     pub(super) fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut wrong = |key: &str, message: String| problems.push(Problem::key(key, message));
-        let socket = self.socket();
         let paths = [
             ("socket", self.socket.as_ref()),
+            ("connect_socket", self.connect_socket.as_ref()),
             ("run_dir", Some(&self.run_dir)),
             ("state_dir", Some(&self.state_dir)),
             ("vhosts_dir", Some(&self.vhosts_dir)),
@@ -34,14 +34,20 @@ impl AgentConfig {
                 );
             }
         }
-        if socket.as_os_str().len() > 107 {
-            wrong(
-                "socket",
-                format!(
-                    "{}: a socket's path has at most 107 bytes",
-                    socket.display()
-                ),
-            );
+        for (key, socket) in [
+            ("socket", self.socket()),
+            ("connect_socket", self.connect_socket()),
+        ] {
+            if socket.as_os_str().len() > 107 {
+                let socket = socket.display();
+                wrong(
+                    key,
+                    format!("{socket}: a socket's path has at most 107 bytes"),
+                );
+            }
+        }
+        if self.socket() == self.connect_socket() {
+            wrong("connect_socket", "is the same as socket".into());
         }
         for (key, count) in [
             ("pool.address", self.pool.address),

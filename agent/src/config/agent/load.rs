@@ -22,6 +22,9 @@ pub struct Overrides {
     /// The socket to serve on
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// The socket that hands over connections to sites
+    #[arg(long, value_name = "PATH")]
+    pub connect_socket: Option<PathBuf>,
     /// The directory for lasting state
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -84,6 +87,9 @@ impl AgentConfig {
         if let Some(socket) = &over.socket {
             self.socket = Some(absolute(socket));
         }
+        if let Some(socket) = &over.connect_socket {
+            self.connect_socket = Some(absolute(socket));
+        }
         if over.cgroup_parent.is_some() {
             self.cgroup_parent.clone_from(&over.cgroup_parent);
         }
@@ -94,6 +100,12 @@ impl AgentConfig {
         self.socket
             .clone()
             .unwrap_or_else(|| self.run_dir.join("agent.sock"))
+    }
+
+    /// The socket that hands over connections.
+    pub fn connect_socket(&self) -> PathBuf {
+        let set = self.connect_socket.clone();
+        set.unwrap_or_else(|| self.run_dir.join("connect.sock"))
     }
 
     /// The directory of agent.toml, to which the definitions of patterns are relative.

@@ -29,7 +29,9 @@ pub struct AgentConfig {
     pub(super) directory: PathBuf,
     /// The agent's socket; `agent.sock` in `run_dir` if not set.
     pub socket: Option<PathBuf>,
-    /// The socket's permissions, in octal: `0666`. What a caller may do is decided by who it is, not by these.
+    /// The socket that hands over connections to sites; `connect.sock` in `run_dir` if not set.
+    pub connect_socket: Option<PathBuf>,
+    /// Both sockets' permissions, in octal: `0666`. What a caller may do is decided by who it is, not by these.
     pub socket_mode: SocketMode,
     /// Runtime state, gone after a boot: `/run/fastcontainer`.
     pub run_dir: PathBuf,
@@ -245,6 +247,7 @@ impl Default for AgentConfig {
         AgentConfig {
             directory: "/etc/fastcontainer".into(),
             socket: None,
+            connect_socket: None,
             socket_mode: SocketMode(0o666),
             run_dir: "/run/fastcontainer".into(),
             state_dir: "/var/lib/fastcontainer".into(),

@@ -206,6 +206,11 @@ impl Definition {
         serde_json::from_slice(body).map_err(|e| Problem::from_json(&e))
     }
 
+    /// Whether it can only be reached from inside its network namespace.
+    pub fn has_loopback_only(&self) -> bool {
+        self.network.mode == Mode::Private && matches!(self.listen, Listen::Tcp(_))
+    }
+
     /// Writes a definition file's content.
     pub fn to_toml(&self) -> Result<String, Problem> {
         toml::to_string(self)

@@ -1,0 +1,172 @@
+//! `connect.sock`: a dispatch that is answered with a connection, made inside the site's network namespace.
+//!
+//! A packet is a request, the body of `POST /v1/dispatch`, and a packet answers it: the answer of that, or a problem, with
+//! `status`; and with status 200 one descriptor. One request of a connection is being answered at a time, those behind it
+//! wait in the kernel: how many are served at once is bounded by the number of connections.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SocketFlags};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::body;
+use super::dispatch::{self, Asked, Told};
+use super::problem::Problem;
+use super::rights::{Peer, Role};
+use super::server::Server;
+use super::wire::HangUp;
+use crate::packet;
+use crate::site::NoConnection;
+
+/// The largest request; a host name has 253 characters at most.
+const LARGEST: usize = 2048;
+
+impl Server {
+    /// Serves until `stop` turns true.
+    pub async fn serve_connections(
+        self: Arc<Self>,
+        listener: AsyncFd<OwnedFd>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener) => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok(socket) => {
+                    let (server, stop) = (self.clone(), stop.clone());
+                    tokio::spawn(async move {
+                        if let Some((peer, place)) = server.peer(&socket).await {
+                            // Err: the peer has gone, or does not read.
+                            if let Err(error) = server.converse(socket, &peer, stop).await {
+                                tracing::debug!("connect: uid {}: {error}", peer.uid);
+                            }
+                            drop(place);
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors: those in use have to end first.
+                    tracing::error!("cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Answers one request after the other, until the peer has gone or the agent ends.
+    async fn converse(
+        &self,
+        socket: OwnedFd,
+        peer: &Peer,
+        mut stop: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let hang_up = HangUp::of(socket.as_fd())?;
+        let socket = crate::sys::watch(socket)?;
+        let patience = match peer.role {
+            // A proxy keeps its connections.
+            Role::Operator | Role::Dispatcher => None,
+            Role::Owner(_) | Role::User(_) | Role::Nobody => Some(self.head_timeout),
+        };
+        let mut buffer = [0; LARGEST];
+        loop {
+            let length = tokio::select! {
+                received = within(patience, receive(&socket, &mut buffer)) => received?,
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            };
+            // Its end; an empty packet looks the same.
+            if length == 0 {
+                return Ok(());
+            }
+            let answer = tokio::select! {
+                biased;
+                answer = self.hand_over(peer, buffer.get(..length)) => answer,
+                () = hang_up.wait() => return Ok(()),
+            };
+            let (bytes, connection) = packed(answer);
+            let fds: Vec<BorrowedFd<'_>> = connection.iter().map(AsFd::as_fd).collect();
+            let sent = packet::send(&socket, &bytes, &fds);
+            within(Some(self.body_timeout), sent).await?;
+        }
+    }
+
+    /// The answer to one request, None for one that is too large.
+    async fn hand_over(
+        &self,
+        peer: &Peer,
+        request: Option<&[u8]>,
+    ) -> Result<(Vec<u8>, OwnedFd), Problem> {
+        let peer = peer.now(|owner| self.registry.has_owner(owner));
+        if peer.role == Role::Nobody {
+            return Err(Problem::nobody(peer.uid));
+        }
+        let request = request.ok_or_else(|| Problem::too_large(LARGEST))?;
+        let asked: Asked = body::json(request)?;
+        let site = dispatch::find(self, &peer, &asked.vhost).await?;
+        let (ready, connection) = site.connect().await.map_err(|error| match error {
+            NoConnection::Refused(refused) => dispatch::refusal(&site, &refused),
+            NoConnection::TimedOut(limit) => Problem::connect_timeout(&site.name, limit),
+            NoConnection::Failed(error) => Problem::unavailable(
+                "no-connection",
+                "No connection",
+                format!("cannot connect to {}: {error}", site.name),
+                Duration::from_secs(1),
+            )
+            .about(&site.name),
+        })?;
+        let told = serde_json::to_vec(&Told::new(Some(200), &ready));
+        let told = told.map_err(|e| Problem::internal(format!("cannot write the answer: {e}")))?;
+        Ok((told, connection))
+    }
+}
+
+/// The packet of an answer.
+fn packed(answer: Result<(Vec<u8>, OwnedFd), Problem>) -> (Vec<u8>, Option<OwnedFd>) {
+    match answer {
+        Ok((bytes, connection)) => (bytes, Some(connection)),
+        Err(problem) => (serde_json::to_vec(&problem).unwrap_or_default(), None),
+    }
+}
+
+async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    match limit {
+        Some(limit) => timeout(limit, work).await?,
+        None => work.await,
+    }
+}
+
+async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    loop {
+        let mut guard = listener.readable().await?;
+        let accepted = guard.try_io(|listener| Ok(rustix::net::accept_with(listener, flags)?));
+        if let Ok(accepted) = accepted {
+            return accepted;
+        }
+    }
+}
+
+/// The true length of the next packet, which may be more than the buffer's. Descriptors in it are not taken.
+async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
+    let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    loop {
+        let mut guard = socket.readable().await?;
+        let received = guard.try_io(|socket| {
+            let (_, length) = rustix::net::recv(socket, &mut *buffer, flags)?;
+            Ok(length)
+        });
+        if let Ok(received) = received {
+            return received;
+        }
+    }
+}

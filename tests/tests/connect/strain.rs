@@ -1,0 +1,132 @@
+//! Clients that go away or do not read, many at once, and servers that do not accept.
+
+use std::sync::Barrier;
+use std::thread;
+
+use super::*;
+
+/// Nothing is left of clients that are gone.
+fn descriptors_again(host: &Host, before: usize) {
+    wait_for("descriptors are as before", seconds(20), || {
+        host.descriptors() <= before
+    });
+}
+
+#[test]
+fn who_goes_away_or_does_not_read_keeps_nothing() {
+    let host = Host::new("[api]\nbody_timeout = \"1s\"\n[pool]\naddress = 0\nprivate = 0\n");
+    let slow = "command = [\"/bin/sh\", \"-c\", \"touch /site/began; while ! [ -e /site/go ]; do sleep 0.1; done; exec busybox httpd -f -p \
+                8080 -h /site\"]\nlisten = \"tcp:8080\"\n[start]\ntimeout = \"300s\"\n[network]\nmode = \"private\"\n";
+    let documents = host.site("slow.example.com", slow);
+    host.site(SITE, PRIVATE);
+    hold(&host.connector(), SITE);
+    let alone = host.descriptors();
+    let gone: Vec<Connector> = (0..20).map(|_| host.connector()).collect();
+    for connector in &gone {
+        connector.send(b"{\"vhost\":\"slow.example.com\"}").unwrap();
+    }
+    host.wait_state("slow.example.com", "starting", 10);
+    wait_for("all wait", seconds(10), || {
+        host.status("slow.example.com")["dispatches"] == 20
+    });
+    wait_for("its command runs", seconds(10), || {
+        documents.join("began").exists()
+    });
+    let waiting = host.descriptors();
+    drop(gone);
+    // Both of each: the connection, and what watches it for its end.
+    descriptors_again(&host, waiting - 40);
+    put(&documents, "go", "");
+    let handed = host.connector().ask("slow.example.com").unwrap();
+    assert_eq!(handed.get("/").unwrap().status, 200);
+    host.verb("slow.example.com", "stop");
+
+    let deaf = host.connector();
+    // Ends with the agent's patience: first answers fill the client's queue, then requests the agent's.
+    let mut sent = 0;
+    while deaf
+        .send(format!("{{\"vhost\":\"{SITE}\"}}").as_bytes())
+        .is_ok()
+    {
+        sent += 1;
+        assert!(sent < 100_000);
+    }
+    assert!(sent > 10, "{sent}");
+    drop(deaf);
+    descriptors_again(&host, alone);
+    host.finish();
+}
+
+#[test]
+fn a_hundred_at_once_are_one_start() {
+    let host = Host::new("");
+    host.site(SITE, PRIVATE);
+    hold(&host.connector(), SITE);
+    host.verb(SITE, "stop");
+    let (together, before) = (Barrier::new(100), host.descriptors());
+    let socket = host.run_dir.join("connect.sock");
+    thread::scope(|scope| {
+        for _ in 0..100 {
+            scope.spawn(|| {
+                let connector = Connector::new(&socket).unwrap();
+                together.wait();
+                for _ in 0..3 {
+                    let handed = connector.ask(SITE).unwrap();
+                    assert_eq!(handed.get("/").unwrap().status, 200);
+                }
+            });
+        }
+    });
+    let status = host.status(SITE);
+    assert_eq!(
+        (&status["starts"], &status["dispatches"]),
+        (&2.into(), &301.into())
+    );
+    host.verb(SITE, "stop");
+    descriptors_again(&host, before);
+    host.finish();
+}
+
+#[test]
+fn a_server_that_does_not_accept_is_waited_for() {
+    let host = Host::new("");
+    let limit = 2 + harness::time_scale() / 2;
+    let rest = format!("[start]\ntimeout = \"{limit}s\"\n[network]\nmode = \"private\"\n");
+    let sites = [
+        (SITE, "tcp:8080", ""),
+        ("b.example.com", "unix:/run/site/s", "/run/site/s"),
+    ];
+    for (name, listen, path) in sites {
+        python(&host, name, ["full", path], listen, &rest);
+    }
+    thread::scope(|scope| {
+        for (name, _, _) in sites {
+            let (connector, documents) = (host.connector(), host.documents(name));
+            scope.spawn(move || {
+                let mut held = Vec::new();
+                let refused = loop {
+                    let handed = connector.ask(name).unwrap();
+                    match handed.connection {
+                        Some(connection) => held.push(connection),
+                        None => break handed.json,
+                    }
+                    assert!(held.len() < 10);
+                };
+                assert_eq!(
+                    (&refused["status"], &refused["type"]),
+                    (&504.into(), &"connect-timeout".into())
+                );
+                // Some wait in the queue; one more has its turn when the server accepts.
+                assert!(!held.is_empty());
+                connector
+                    .send(format!("{{\"vhost\":{name:?}}}").as_bytes())
+                    .unwrap();
+                put(&documents, "go", "");
+                held.into_iter()
+                    .for_each(|held| assert_eq!(get(held, "/").unwrap().body, b"full"));
+                assert_eq!(connector.receive().unwrap().get("/").unwrap().body, b"full");
+            });
+        }
+    });
+    host.finish();
+}
