@@ -170,3 +170,66 @@ async fn receive(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usi
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+    use rustix::net::{AddressFamily, SendFlags, SocketType};
+
+    use super::*;
+
+    /// What clients are told to have room for.
+    const LARGEST_ANSWER: usize = 16 << 10;
+
+    fn pair() -> (AsyncFd<OwnedFd>, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (unix, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let (ours, theirs) = rustix::net::socketpair(unix, kind, flags, None).unwrap();
+        (crate::sys::watch(ours).unwrap(), theirs)
+    }
+
+    #[tokio::test]
+    async fn packets_keep_their_ends_and_tell_their_length() {
+        let (ours, theirs) = pair();
+        let mut buffer = [0; LARGEST];
+        for length in [1, LARGEST, LARGEST + 1, 3 * LARGEST, 7] {
+            let packet = vec![b'x'; length];
+            rustix::net::send(&theirs, &packet, SendFlags::empty()).unwrap();
+            assert_eq!(receive(&ours, &mut buffer).await.unwrap(), length);
+        }
+        drop(theirs);
+        assert_eq!(receive(&ours, &mut buffer).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn descriptors_that_are_sent_are_not_taken() {
+        let (ours, theirs) = pair();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let theirs = crate::sys::watch(theirs).unwrap();
+        packet::send(&theirs, b"{}", &[writer.as_fd()])
+            .await
+            .unwrap();
+        drop(writer);
+        assert_eq!(receive(&ours, &mut [0; 16]).await.unwrap(), 2);
+        // The end of the pipe: nobody has its other end any more.
+        assert_eq!(rustix::io::read(&reader, &mut [0; 1]).unwrap(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_packet_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = body::json::<Asked>(&bytes);
+        }
+
+        #[test]
+        fn any_name_is_understood_and_any_problem_is_one_packet(name in "\\PC{0,300}") {
+            let request = serde_json::json!({ "vhost": name }).to_string();
+            prop_assert_eq!(&body::json::<Asked>(request.as_bytes()).unwrap().vhost, &name);
+            let (bytes, connection) = packed(Err(Problem::unknown_vhost(&name)));
+            prop_assert!(connection.is_none() && bytes.len() < LARGEST_ANSWER);
+            let told: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            prop_assert_eq!(&told["status"], 404);
+        }
+    }
+}

@@ -48,6 +48,7 @@ fn the_command_line_counts_more_than_the_file() {
     };
     let config = AgentConfig::load(&overrides).unwrap();
     assert_eq!(config.socket(), Path::new("/run/y/agent.sock"));
+    assert_eq!(config.connect_socket(), Path::new("/run/y/connect.sock"));
     assert_eq!(config.state_dir, Path::new("/var/x"));
     assert_eq!(
         config.vhosts_dir,
@@ -57,12 +58,12 @@ fn the_command_line_counts_more_than_the_file() {
     assert_eq!(config.directory(), dir.path());
     let socket = Overrides {
         socket: Some("/run/z.sock".into()),
+        connect_socket: Some("/run/c.sock".into()),
         ..overrides
     };
-    assert_eq!(
-        AgentConfig::load(&socket).unwrap().socket(),
-        Path::new("/run/z.sock")
-    );
+    let config = AgentConfig::load(&socket).unwrap();
+    assert_eq!(config.socket(), Path::new("/run/z.sock"));
+    assert_eq!(config.connect_socket(), Path::new("/run/c.sock"));
 }
 
 #[test]
@@ -99,6 +100,10 @@ fn says_what_is_wrong() {
             "the prefix must be from 8 to 30",
         ),
         ("socket_mode = \"0999\"", "write them in octal"),
+        (
+            "connect_socket = \"/run/fastcontainer/agent.sock\"",
+            "is the same as socket",
+        ),
         ("listen_check = \"netlink\"", "unknown value `netlink`"),
         (
             "run_dir = \"run\"",
@@ -246,6 +251,7 @@ fn the_shipped_examples_are_valid_and_show_every_key() {
     let shown = AgentConfig {
         directory: AgentConfig::default().directory,
         socket: None,
+        connect_socket: None,
         cgroup_parent: None,
         shim: None,
         limits: AgentConfig::default().limits,

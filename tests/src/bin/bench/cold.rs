@@ -70,24 +70,24 @@ fn rounds(host: &Host, vhost: &str, rounds: usize) -> Vec<Duration> {
     (0..rounds).map(|_| round()).collect()
 }
 
-/// The server that `scripts/bench` has built, put among the documents; busybox without it.
-fn static_site(host: &Host, name: &str) -> &'static str {
+/// The server that `scripts/bench` has built, put among the documents; busybox without it. `rest` ends the definition.
+pub(crate) fn static_site(host: &Host, name: &str, rest: &str) -> &'static str {
     let Some(server) = std::env::var_os("FASTCONTAINER_BENCH_SERVER") else {
-        host.site(name, &format!("{}{LIMITS}", harness::STATIC));
+        host.site(name, &format!("{}{LIMITS}{rest}", harness::STATIC));
         return "busybox httpd, which forks for each connection";
     };
     let documents = host.documents(name);
     std::fs::copy(server, documents.join("server")).unwrap();
     host.site(
         name,
-        &format!("command = [\"/site/server\"]\nlisten = \"tcp:8080\"\n{LIMITS}"),
+        &format!("command = [\"/site/server\"]\nlisten = \"tcp:8080\"\n{LIMITS}{rest}"),
     );
     "a static server"
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     let host = Host::as_installed("");
-    let server = static_site(&host, "a.example.com");
+    let server = static_site(&host, "a.example.com", "");
     let unix = format!(
         "command = [\"/usr/bin/python3\", \"-c\", {UNIX_SERVER:?}]\nlisten = \"unix:/run/site/s\"\n"
     );

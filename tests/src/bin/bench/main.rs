@@ -5,6 +5,7 @@ mod apache;
 mod books;
 mod bundle;
 mod cold;
+mod connect;
 mod exits;
 mod limits;
 mod listen;
@@ -34,8 +35,9 @@ impl Effort {
 type Measure = fn(Effort) -> Vec<Row>;
 
 /// What can be measured, by name.
-const ROWS: [(&str, Measure); 10] = [
+const ROWS: [(&str, Measure); 11] = [
     ("cold", cold::measure),
+    ("connect", connect::measure),
     ("exit", exits::measure),
     ("apache", apache::measure),
     ("warm", warm::measure),
