@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Settings of a new namespace. Tenants own all ports of their namespace. IPv6 stays on the loopback
@@ -27,6 +27,8 @@ pub struct Namespace {
     diag: Diag,
     /// For the one `Host::attach` that most namespaces see; opened while the thread was inside.
     route: Mutex<Option<Netlink>>,
+    /// Made ahead for the next [`Self::tcp_socket`].
+    spare: Arc<Mutex<Option<OwnedFd>>>,
 }
 
 impl Namespace {
@@ -58,6 +60,7 @@ impl Namespace {
             fd,
             diag,
             route: Mutex::new(Some(socket)),
+            spare: Arc::default(),
         })
     }
 
@@ -81,6 +84,7 @@ impl Namespace {
             fd,
             diag,
             route: Mutex::new(None),
+            spare: Arc::default(),
         })
     }
 
@@ -130,6 +134,28 @@ impl Namespace {
     /// Makes a TCP socket inside the namespace (IPv4, close-on-exec, non-blocking, not connected) without waiting
     /// for it: a thread of this crate hands it to `take`, which does not wait for anything either.
     pub fn tcp_socket(&self, take: impl FnOnce(Result<OwnedFd>) + Send + 'static) -> Result<()> {
+        let spare = lock(&self.spare).take();
+        match spare {
+            Some(spare) => {
+                take(Ok(spare));
+                Ok(())
+            }
+            None => self.make_socket(take),
+        }
+    }
+
+    /// Has a socket made ahead for the next [`Self::tcp_socket`], which is then handed over at once; waits for nothing.
+    pub fn prepare_tcp_socket(&self) -> Result<()> {
+        let spare = Arc::downgrade(&self.spare);
+        self.make_socket(move |made| {
+            // Without one the next is made when it is asked for, or tells why it cannot be.
+            if let (Some(spare), Ok(made)) = (spare.upgrade(), made) {
+                *lock(&spare) = Some(made);
+            }
+        })
+    }
+
+    fn make_socket(&self, take: impl FnOnce(Result<OwnedFd>) + Send + 'static) -> Result<()> {
         let namespace = Arc::clone(&self.fd);
         worker::visit_later("make socket", namespace, socket::nonblocking, take)
     }
@@ -143,11 +169,7 @@ impl Namespace {
 
     /// Works with an rtnetlink socket inside the namespace.
     pub(crate) fn with_route<T>(&self, work: impl FnOnce(&mut Netlink) -> Result<T>) -> Result<T> {
-        let kept = self
-            .route
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let kept = lock(&self.route).take();
         let mut socket = match kept {
             Some(socket) => socket,
             None => self.run(|| Netlink::open(netlink::ROUTE))?,
@@ -159,6 +181,10 @@ impl Namespace {
     pub(crate) fn raw_fd(&self) -> i32 {
         self.fd.as_raw_fd()
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// sysfs binds to the network namespace of the thread that calls fsopen.

@@ -134,19 +134,31 @@ fn a_socket_made_meanwhile_is_in_the_namespace_and_waits_for_nothing() {
         .listen_tcp("127.0.0.1:8080".parse().unwrap())
         .unwrap();
     let before = own_inode();
-    let (tell, told) = std::sync::mpsc::channel();
-    let take = move |made| tell.send(made).unwrap();
-    namespace.tcp_socket(take).unwrap();
-    let socket = told.recv().unwrap().unwrap();
-    assert_eq!(own_inode(), before);
-    let flags = rustix::fs::fcntl_getfl(&socket).unwrap();
-    assert!(flags.contains(rustix::fs::OFlags::NONBLOCK));
-    let flags = rustix::io::fcntl_getfd(&socket).unwrap();
-    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
-    let address: std::net::SocketAddr = "127.0.0.1:8080".parse().unwrap();
-    let begun = rustix::net::connect(&socket, &address);
-    assert_eq!(begun, Err(rustix::io::Errno::INPROGRESS));
-    rustix::net::accept(&server).unwrap();
+    // Made when it is asked for, and made ahead.
+    for ahead in [false, true] {
+        if ahead {
+            namespace.prepare_tcp_socket().unwrap();
+            // The same thread has done that before this.
+            namespace.run(|| Ok(())).unwrap();
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        let take = move |made| tell.send(made).unwrap();
+        namespace.tcp_socket(take).unwrap();
+        if ahead {
+            assert!(matches!(told.try_recv(), Ok(Ok(_))), "it was there");
+            continue;
+        }
+        let socket = told.recv().unwrap().unwrap();
+        assert_eq!(own_inode(), before);
+        let flags = rustix::fs::fcntl_getfl(&socket).unwrap();
+        assert!(flags.contains(rustix::fs::OFlags::NONBLOCK));
+        let flags = rustix::io::fcntl_getfd(&socket).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        let address: std::net::SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        let begun = rustix::net::connect(&socket, &address);
+        assert_eq!(begun, Err(rustix::io::Errno::INPROGRESS));
+        rustix::net::accept(&server).unwrap();
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +22,13 @@ use super::rights::{Peer, Role};
 use super::server::Server;
 use super::wire::HangUp;
 use crate::packet;
-use crate::site::NoConnection;
+use crate::site::{NoConnection, Ready};
 
 /// The largest request; a host name has 253 characters at most.
 const LARGEST: usize = 2048;
+
+/// A connection to a site that is ready.
+type Handed = (Ready, OwnedFd);
 
 impl Server {
     /// Serves until `stop` turns true.
@@ -90,19 +93,18 @@ impl Server {
                 answer = self.hand_over(peer, buffer.get(..length)) => answer,
                 () = hang_up.wait() => return Ok(()),
             };
-            let (bytes, connection) = packed(answer);
-            let fds: Vec<BorrowedFd<'_>> = connection.iter().map(AsFd::as_fd).collect();
-            let sent = packet::send(&socket, &bytes, &fds);
+            let (bytes, handed) = packed(answer);
+            let connection = handed.as_ref().map(|(_, connection)| connection.as_fd());
+            let sent = packet::send(&socket, &bytes, connection.as_slice());
             within(Some(self.body_timeout), sent).await?;
+            if let Some((ready, _)) = handed {
+                ready.container.prepare_connection();
+            }
         }
     }
 
     /// The answer to one request, None for one that is too large.
-    async fn hand_over(
-        &self,
-        peer: &Peer,
-        request: Option<&[u8]>,
-    ) -> Result<(Vec<u8>, OwnedFd), Problem> {
+    async fn hand_over(&self, peer: &Peer, request: Option<&[u8]>) -> Result<Handed, Problem> {
         let peer = peer.now(|owner| self.registry.has_owner(owner));
         if peer.role == Role::Nobody {
             return Err(Problem::nobody(peer.uid));
@@ -110,7 +112,7 @@ impl Server {
         let request = request.ok_or_else(|| Problem::too_large(LARGEST))?;
         let asked: Asked = body::json(request)?;
         let site = dispatch::find(self, &peer, &asked.vhost).await?;
-        let (ready, connection) = site.connect().await.map_err(|error| match error {
+        site.connect().await.map_err(|error| match error {
             NoConnection::Refused(refused) => dispatch::refusal(&site, &refused),
             NoConnection::TimedOut(limit) => Problem::connect_timeout(&site.name, limit),
             NoConnection::Failed(error) => Problem::unavailable(
@@ -120,19 +122,21 @@ impl Server {
                 Duration::from_secs(1),
             )
             .about(&site.name),
-        })?;
-        let told = serde_json::to_vec(&Told::new(Some(200), &ready));
-        let told = told.map_err(|e| Problem::internal(format!("cannot write the answer: {e}")))?;
-        Ok((told, connection))
+        })
     }
 }
 
-/// The packet of an answer.
-fn packed(answer: Result<(Vec<u8>, OwnedFd), Problem>) -> (Vec<u8>, Option<OwnedFd>) {
-    match answer {
-        Ok((bytes, connection)) => (bytes, Some(connection)),
-        Err(problem) => (serde_json::to_vec(&problem).unwrap_or_default(), None),
-    }
+/// The packet of an answer, and what goes with it.
+fn packed(answer: Result<Handed, Problem>) -> (Vec<u8>, Option<Handed>) {
+    let (bytes, handed) = match answer {
+        Ok(handed) => (
+            serde_json::to_vec(&Told::new(Some(200), &handed.0)),
+            Some(handed),
+        ),
+        Err(problem) => (serde_json::to_vec(&problem), None),
+    };
+    // Err cannot be: both are texts and numbers.
+    (bytes.unwrap_or_default(), handed)
 }
 
 async fn within<T>(

@@ -33,6 +33,14 @@ impl Container {
         }
     }
 
+    /// Has what the next [`Self::connect`] would wait for made ahead.
+    pub(crate) fn prepare_connection(&self) {
+        if !self.upstream.starts_with("unix:") {
+            // Err: the next one tells it.
+            let _ = self.namespace.prepare_tcp_socket();
+        }
+    }
+
     /// The address is one of the namespace's own, so all of the connection stays on its loopback device.
     async fn connect_tcp(&self) -> io::Result<OwnedFd> {
         let address: SocketAddr = self.upstream.parse().map_err(io::Error::other)?;

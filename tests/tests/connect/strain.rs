@@ -19,7 +19,9 @@ fn who_goes_away_or_does_not_read_keeps_nothing() {
                 8080 -h /site\"]\nlisten = \"tcp:8080\"\n[start]\ntimeout = \"300s\"\n[network]\nmode = \"private\"\n";
     let documents = host.site("slow.example.com", slow);
     host.site(SITE, PRIVATE);
+    // What is made once is there afterwards.
     hold(&host.connector(), SITE);
+    host.verb(SITE, "stop");
     let alone = host.descriptors();
     let gone: Vec<Connector> = (0..20).map(|_| host.connector()).collect();
     for connector in &gone {
@@ -53,6 +55,7 @@ fn who_goes_away_or_does_not_read_keeps_nothing() {
     }
     assert!(sent > 10, "{sent}");
     drop(deaf);
+    host.verb(SITE, "stop");
     descriptors_again(&host, alone);
     host.finish();
 }
