@@ -10,6 +10,7 @@ pub mod config;
 pub mod container;
 pub mod daemon;
 pub mod disk;
+pub mod division;
 pub mod doctor;
 pub mod events;
 mod fnv;

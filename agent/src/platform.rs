@@ -19,6 +19,7 @@ use crate::config::agent::ListenCheck;
 use crate::config::definition::{Network, Protocol};
 use crate::container::templates::Templates;
 use crate::disk::Projects;
+use crate::division::Division;
 use crate::events::Events;
 use crate::ladder::Ladder;
 use crate::listening::Listening;
@@ -117,12 +118,24 @@ impl Platform {
         ] {
             make_directory(&directory, mode)?;
         }
-        let hierarchy = cgroup::Hierarchy::detect()?;
+        let mut hierarchy = cgroup::Hierarchy::detect()?;
         let parent = config
             .cgroup_parent
             .clone()
             .unwrap_or_else(|| "fastcontainer".into());
-        let tree = cgroup::Tree::open(hierarchy, &parent.to_string_lossy())?;
+        let parent = parent.to_string_lossy();
+        // Also for those whom an earlier agent has given CPUs that they need not keep to any more.
+        if config.guaranteed_cpus.is_some() || hierarchy.has_used_cpuset(&parent) {
+            hierarchy.use_cpuset().context("guaranteed_cpus")?;
+        }
+        let tree = cgroup::Tree::open(hierarchy, &parent)?;
+        let division = match (tree.cpus()?, config.guaranteed_cpus) {
+            (Some(all), Some(wanted)) => {
+                Some(Division::of(wanted, all).map_err(anyhow::Error::msg)?)
+            }
+            (Some(all), None) => Some(Division::none(all)),
+            (None, _) => None,
+        };
         // Only slower without it.
         let dynmods = tree
             .favor_dynmods()
@@ -152,7 +165,7 @@ impl Platform {
                 .collect(),
         };
         let promises = !tree.hierarchy().is_v1(cgroup::Controller::Memory);
-        let promises = Arc::new(Promises::new(config.reserve, promises));
+        let promises = Arc::new(Promises::new(config.reserve, promises).dividing(division));
         let exposed = Exposed::new(
             config.metrics.vhosts as usize,
             config.metrics.owners as usize,

@@ -21,6 +21,9 @@ pub(crate) fn compare(group: &str, want: &Limits, got: &Limits) -> Result<(), Er
         let (want, got) = (want.cpu_idle.to_string(), got.cpu_idle.to_string());
         return differs("cpu.idle", want, got);
     }
+    if !want.cpus.is_keep() && want.cpus != got.cpus {
+        return differs("cpuset.cpus", want.cpus.to_string(), got.cpus.to_string());
+    }
     for (limit, want, got) in [
         ("cpu.weight", want.cpu_weight, got.cpu_weight),
         ("io.weight", want.io_weight, got.io_weight),

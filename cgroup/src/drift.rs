@@ -58,6 +58,8 @@ impl Group {
                 _ => weight(found.cpu_weight, told.cpu_weight),
             },
             cpu_idle,
+            // Whoever was told nothing has what the group above has.
+            cpus: known(found.cpus, told.cpus, found.cpus),
             memory_max: memory(found.memory_max, told.memory_max),
             memory_high: memory(found.memory_high, told.memory_high),
             memory_min,
@@ -74,6 +76,7 @@ impl Group {
     pub fn file_of(&self, limit: &str) -> String {
         let controller = match limit.split_once('.') {
             Some(("cpu", _)) => Controller::Cpu,
+            Some(("cpuset", _)) => Controller::Cpuset,
             Some(("memory", _)) => Controller::Memory,
             Some(("pids", _)) => Controller::Pids,
             _ => Controller::Io,

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::compare::compare;
+use crate::cpuset;
 use crate::dir::Dir;
 use crate::hierarchy::Controller;
 use crate::limits::Limits;
@@ -153,6 +154,7 @@ impl Group {
                 Controller::Cpu => root.backend().plan_cpu(at, &mut want, &mut writes)?,
                 Controller::Io => root.backend().plan_io(at, &mut want, &mut writes)?,
                 Controller::Pids => plan::plan_pids(at, &want, &mut writes),
+                Controller::Cpuset => cpuset::plan(at, &want, &mut writes),
                 _ => root.backend().plan_memory(at, &mut want, &mut writes)?,
             }
         }
@@ -173,6 +175,7 @@ impl Group {
             Controller::Memory,
             Controller::Io,
             Controller::Pids,
+            Controller::Cpuset,
         ];
         let present = all
             .into_iter()
@@ -195,6 +198,7 @@ impl Group {
                 Controller::Cpu => root.backend().read_cpu(dir, asked, &mut out)?,
                 Controller::Memory => root.backend().read_memory(dir, asked, &mut out)?,
                 Controller::Io => root.backend().read_io(dir, asked, &mut out)?,
+                Controller::Cpuset => cpuset::read(dir, asked, &mut out)?,
                 _ => plan::read_pids(dir, asked, &mut out)?,
             }
         }
@@ -220,6 +224,7 @@ impl Group {
             Controller::Io if limits.io.is_empty() => "io.weight",
             Controller::Io => "io.max",
             Controller::Pids => "pids.max",
+            Controller::Cpuset => cpuset::CPUS,
             _ => "memory.max",
         };
         Error::Unsupported {
@@ -286,6 +291,7 @@ fn touched(limits: &Limits) -> BTreeSet<Controller> {
             !limits.io.is_empty() || !limits.io_weight.is_keep(),
         ),
         (Controller::Pids, !limits.pids_max.is_keep()),
+        (Controller::Cpuset, !limits.cpus.is_keep()),
     ];
     asked
         .into_iter()

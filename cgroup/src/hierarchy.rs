@@ -103,6 +103,8 @@ pub struct Hierarchy {
     /// v1 mount point → the controllers mounted there together.
     pub(crate) v1: BTreeMap<PathBuf, BTreeSet<Controller>>,
     v2_controllers: BTreeSet<Controller>,
+    /// Trees have [`Controller::Cpuset`], too.
+    pub(crate) cpuset: bool,
 }
 
 impl Hierarchy {
@@ -157,6 +159,7 @@ impl Hierarchy {
             v2,
             v1,
             v2_controllers,
+            cpuset: false,
         })
     }
 
@@ -206,7 +209,11 @@ impl Hierarchy {
     /// The v2 controllers that have to be enabled level by level.
     pub(crate) fn v2_to_enable(&self) -> Vec<Controller> {
         let wanted = Controller::USED.into_iter().filter(|c| !c.built_into_v2());
-        wanted.filter(|c| self.v2_controllers.contains(c)).collect()
+        let cpuset = self.cpuset.then_some(Controller::Cpuset);
+        wanted
+            .chain(cpuset)
+            .filter(|c| self.v2_controllers.contains(c))
+            .collect()
     }
 
     /// What is not there, for `doctor`.

@@ -19,6 +19,8 @@ mod compare;
 pub mod convert;
 mod counters;
 mod cpu_time;
+mod cpus;
+mod cpuset;
 mod device;
 mod dir;
 mod drift;
@@ -44,6 +46,7 @@ mod v1;
 mod v2;
 mod validate;
 
+pub use cpus::CpuSet;
 pub use device::{block_device, block_device_of, block_device_of_path};
 pub use dynmods::DynmodsGuard;
 pub use error::Error;

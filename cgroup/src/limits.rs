@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::cpus::CpuSet;
+
 /// The kernel's usual bandwidth period.
 pub const DEFAULT_PERIOD_USEC: u64 = 100_000;
 
@@ -165,6 +167,8 @@ pub struct Limits {
     /// Runs only when no sibling wants to, and yields at once to one that wakes; the weight is then without effect, and
     /// lost. `Max` means as usual. Kernels before 5.15 do not have it, see [`crate::Group::has_cpu_idle`].
     pub cpu_idle: Setting<bool>,
+    /// The CPUs that it may use; never [`Setting::Max`]. Only where the tree [has them](crate::Hierarchy::use_cpuset).
+    pub cpus: Setting<CpuSet>,
     /// Bytes; above it the group is reclaimed from, then its processes are killed.
     pub memory_max: Setting<u64>,
     /// Bytes; above it the group is slowed down and reclaimed from. v2 only.
@@ -194,6 +198,7 @@ impl Limits {
         keep(&mut self.cpu, found.cpu);
         keep(&mut self.cpu_weight, found.cpu_weight);
         keep(&mut self.cpu_idle, found.cpu_idle);
+        keep(&mut self.cpus, found.cpus);
         keep(&mut self.memory_max, found.memory_max);
         keep(&mut self.memory_high, found.memory_high);
         keep(&mut self.memory_min, found.memory_min);

@@ -1,6 +1,7 @@
 //! Making directories: the parent's levels once, and groups while others remove their neighbours.
 
 use crate::Error;
+use crate::cpuset;
 use crate::dir::Dir;
 use crate::hierarchy::Controller;
 use crate::tree::Root;
@@ -30,6 +31,7 @@ pub(crate) fn open_root(
     let top = Dir::open_root(mount)?;
     let mut path = String::new();
     for part in parts {
+        let above = path.clone();
         if let Some(enable) = enable {
             enable_missing(&top, &path, enable)?;
         }
@@ -50,6 +52,9 @@ pub(crate) fn open_root(
                 let hint = "is the cgroup file system read-only, or not delegated to this process?";
                 return Err(top.error("make", &path, e).with_hint(hint));
             }
+        }
+        if enable.is_none() && serves.contains(&Controller::Cpuset) {
+            cpuset::prepare_v1(&top, &above, &path)?;
         }
     }
     if let Some(enable) = enable {

@@ -93,7 +93,11 @@ pub(crate) enum Undo {
 impl Undo {
     fn text(self, old: &str) -> String {
         match self {
-            Self::FirstLine => old.lines().next().unwrap_or("").to_owned(),
+            // A write of nothing would be none.
+            Self::FirstLine => match old.lines().next() {
+                None | Some("") => "\n".to_owned(),
+                Some(line) => line.to_owned(),
+            },
             Self::IoMax(device) => {
                 let rates = stat::device_line(old, device)
                     .unwrap_or("rbps=max wbps=max riops=max wiops=max");
@@ -202,6 +206,9 @@ fn write_error(write: &Write<'_>, group: &str, errno: Errno) -> Error {
         ("cpu.max", Errno::INVAL) => error.with_hint(
             "on cgroup v1 a group may not have more CPU than the group above it, nor less than one below it",
         ),
+        ("cpuset.cpus", Errno::ACCESS | Errno::INVAL | Errno::RANGE) => error.with_hint(
+            "the group above does not have all of these CPUs, or one of them has been switched off",
+        ),
         ("io.max", Errno::NODEV | Errno::NXIO | Errno::INVAL) => {
             error.with_hint("the device must be a whole disk that exists, not a partition")
         }
@@ -212,6 +219,7 @@ fn write_error(write: &Write<'_>, group: &str, errno: Errno) -> Error {
 fn controller_of(limit: &str) -> Controller {
     match limit.split_once('.') {
         Some(("cpu", _)) => Controller::Cpu,
+        Some(("cpuset", _)) => Controller::Cpuset,
         Some(("io", _)) => Controller::Io,
         Some(("pids", _)) => Controller::Pids,
         _ => Controller::Memory,

@@ -66,8 +66,11 @@ impl Tree {
             .v2_mount()
             .is_none()
             .then_some(Controller::Freezer);
+        let cpuset = hierarchy.cpuset.then_some(Controller::Cpuset);
         for (mount, controllers) in hierarchy.v1_mounts() {
-            let used = |c: &Controller| Controller::USED.contains(c) || freezer == Some(*c);
+            let used = |c: &Controller| {
+                Controller::USED.contains(c) || [freezer, cpuset].contains(&Some(*c))
+            };
             let serves: BTreeSet<_> = controllers.iter().copied().filter(used).collect();
             if !serves.is_empty() {
                 roots.push(open_root(mount, &parts, serves, None)?);
@@ -79,6 +82,11 @@ impl Tree {
             roots,
             parts,
         })))
+    }
+
+    pub(crate) fn root_of(&self, controller: Controller) -> Option<&Root> {
+        let mut roots = self.0.roots.iter();
+        roots.find(|root| root.serves.contains(&controller))
     }
 
     /// The host's mounts.

@@ -248,6 +248,7 @@ impl Backend for V2 {
             "cpu.weight" => "cpu.weight",
             "cpu.idle" => plan::CPU_IDLE,
             "pids.max" => "pids.max",
+            crate::cpuset::CPUS => crate::cpuset::CPUS,
             "io.weight" if dir.exists("io.weight") => "io.weight",
             "io.weight" => "io.bfq.weight",
             other => MEMORY

@@ -24,6 +24,7 @@ pub mod sites;
 pub mod swap;
 pub mod traffic;
 pub mod world;
+pub mod worst;
 
 pub use host::{Host, OWNER, STATIC, outside_address, run, send_signal};
 pub use http::Answer;

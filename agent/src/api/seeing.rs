@@ -91,7 +91,8 @@ pub(super) async fn capacity(server: &Server, peer: &Peer, query: &Query) -> Ans
     let reserve = query.get("reserve").map(str::parse::<Bytes>).transpose();
     let reserve = reserve.map_err(|e| Problem::bad_request(format!("reserve: {e}")))?;
     let live = server.registry.live_for(&peer.role);
-    let measured = alone(move || measure(&live)).await?;
+    let division = server.registry.platform().promises.divided();
+    let measured = alone(move || measure(&live, division)).await?;
     let capacity = capacity::capacity(&measured, reserve.map(|reserve| reserve.0));
     let promises = server.registry.platform().promises.view();
     answer::json(&json!({"capacity": capacity, "measured": measured, "promises": promises}))

@@ -9,8 +9,17 @@ use super::text;
 #[serde(default)]
 pub(crate) struct Promises {
     sites: u64,
+    cpus: Option<Cpus>,
     cpu: Option<Resource>,
     memory: Option<Resource>,
+}
+
+/// Which CPUs are for whom.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Cpus {
+    guaranteed: String,
+    others: String,
 }
 
 /// One resource of it, with units.
@@ -24,10 +33,17 @@ struct Resource {
 }
 
 impl Promises {
-    /// A name and a line for each resource; none where nothing is promised.
+    /// A name and a line for the division of CPUs, if there is one, and for each resource if something is promised.
     pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
+        let divided = self.cpus.iter().map(|cpus| {
+            let line = format!(
+                "{} for guaranteed sites only, {} for the others",
+                cpus.guaranteed, cpus.others
+            );
+            ("CPUs", text::clean(&line).into_owned())
+        });
         if self.sites == 0 {
-            return Vec::new();
+            return divided.collect();
         }
         let resources = [
             ("CPU promised", &self.cpu),
@@ -42,7 +58,8 @@ impl Promises {
         };
         let shown =
             |(name, resource): (_, &Option<Resource>)| Some((name, line(resource.as_ref()?)));
-        resources.into_iter().filter_map(shown).collect()
+        let resources = resources.into_iter().filter_map(shown);
+        divided.chain(resources).collect()
     }
 }
 
@@ -87,6 +104,15 @@ mod tests {
         );
         assert_eq!(class(Some("best-effort"), None), "best-effort");
         assert!(Promises::default().lines().is_empty());
+        let host = r#"{"sites": 0, "cpus": {"guaranteed": "0", "others": "1-3"}}"#;
+        let host: Promises = serde_json::from_str(host).unwrap();
+        assert_eq!(
+            host.lines(),
+            [(
+                "CPUs",
+                "0 for guaranteed sites only, 1-3 for the others".to_owned()
+            )]
+        );
         let host = r#"{"sites": 1, "cpu": {"host": "200%", "reserve": "20%", "promised": "50%", "free": "130%"}, "memory": null}"#;
         let host: Promises = serde_json::from_str(host).unwrap();
         assert_eq!(

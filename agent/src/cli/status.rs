@@ -24,6 +24,7 @@ struct Vhost {
     upstream: Option<String>,
     class: Option<String>,
     promised: Option<Promised>,
+    cpus: Option<String>,
     limits: Option<Map<String, Value>>,
     usage: Option<Map<String, Value>>,
     temporary: Value,
@@ -70,6 +71,7 @@ pub(crate) async fn vhost(
     page.add("owner", clean(v.owner.as_deref()), "");
     let class = promises::class(v.class.as_deref(), v.promised.as_ref());
     page.add("class", class, "");
+    page.add("CPUs", clean(v.cpus.as_deref()), "");
     page.add("pid", v.pid.map(|p| p.to_string()).unwrap_or_default(), "");
     page.add(
         "uptime",

@@ -53,6 +53,11 @@ fn differences(wanted: &cgroup::Limits, found: &cgroup::Limits) -> Vec<Differenc
             .map(|idle| u8::from(idle == Setting::To(true)).to_string());
         all.push(("cpu_idle", "cpu.idle", old, new));
     }
+    if wanted.cpus != found.cpus {
+        // Nor this: it follows from the class and agent.toml.
+        let [old, new] = [wanted.cpus, found.cpus].map(|cpus| cpus.to_string());
+        all.push(("cpus", "cpuset.cpus", old, new));
+    }
     // The kernel gives an idle group a weight of its own.
     let weight = match found.cpu_idle {
         Setting::To(true) => wanted.cpu_weight,

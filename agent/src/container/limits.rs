@@ -38,6 +38,8 @@ pub fn translate(
         cpu_weight: setting(limits.cpu_weight().map(|w| Some(w.get()))),
         // What a class makes of it is decided among the owner's sites.
         cpu_idle: Setting::Keep,
+        // Nor that.
+        cpus: Setting::Keep,
         memory_max: setting(limits.memory().map(|b| b.finite())),
         memory_high: kept(limits.memory_high().map(|b| b.finite())),
         memory_min: kept(limits.memory_min().map(|b| b.finite())),

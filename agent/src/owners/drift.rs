@@ -27,6 +27,7 @@ impl Owners {
             cpu: live.told.cpu,
             cpu_weight: live.told.weight,
             cpu_idle: Setting::To(live.told.idle),
+            cpus: live.told.cpus,
             ..live.asked.clone()
         };
         let mut all = drifted(&live.group, &told, &live.group.read()?);

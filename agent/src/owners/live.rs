@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cgroup::{CpuLimit, DEFAULT_PERIOD_USEC, Group, Limits, Setting};
+use cgroup::{CpuLimit, CpuSet, DEFAULT_PERIOD_USEC, Group, Limits, Setting};
 
 use super::disks::Disk;
 use super::lend::Meter;
@@ -34,6 +34,8 @@ pub(super) struct Own {
     pub(super) weight: Setting<u64>,
     /// Yields to its siblings at once.
     pub(super) idle: bool,
+    /// The CPUs that it may use; `Keep` where these are not divided.
+    pub(super) cpus: Setting<CpuSet>,
 }
 
 impl Own {
@@ -49,6 +51,7 @@ impl Own {
             cpu: or_max(limits.cpu),
             weight: or_max(limits.cpu_weight),
             idle: false,
+            cpus: Setting::Keep,
         }
     }
 

@@ -141,7 +141,8 @@ impl Owners {
                 unkept.push(format!("the budget of {name}"));
             }
             let name: Arc<str> = name.into();
-            let state = State::new(Some(account), defaults.of(&name), no_io);
+            let mut state = State::new(Some(account), defaults.of(&name), no_io);
+            state.division = promises.division();
             promises.bind(&name, state.account.budget.bound());
             all.insert(name.clone(), Arc::new(Owner::new(&name, state)));
         }
@@ -163,7 +164,8 @@ impl Owners {
         }
         let name: Arc<str> = name.into();
         let no_io = disks::impossible(&self.tree).is_some();
-        let state = State::new(None, self.defaults.of(&name), no_io);
+        let mut state = State::new(None, self.defaults.of(&name), no_io);
+        state.division = self.promises.division();
         let owner = Arc::new(Owner::new(&name, state));
         all.insert(name, owner.clone());
         owner

@@ -14,6 +14,7 @@ use super::lend::Meter;
 use super::live::{Live, Own, limit};
 use super::model::{Account, Budget, Kind, Part};
 use crate::config::units::Count;
+use crate::division::Division;
 use crate::promises::{Promises, Standing};
 
 /// See the module.
@@ -39,6 +40,8 @@ pub(super) struct State {
     /// What its sites are promised, among all that are; None as long as there has been no promise.
     pub(super) standing: Option<Standing>,
     pub(super) promises: Option<Arc<Promises>>,
+    /// Which CPUs are for whom.
+    pub(super) division: Option<Division>,
     /// Somebody looks after its loans.
     pub(super) tended: bool,
 }
@@ -123,7 +126,15 @@ impl State {
             None => Setting::Max,
         };
         let (weight, idle) = self.rank(live, part);
-        Own { cpu, weight, idle }
+        let cpus = self.division.map_or(Setting::Keep, |division| {
+            Setting::To(division.of_site(live.promised.cpu))
+        });
+        Own {
+            cpu,
+            weight,
+            idle,
+            cpus,
+        }
     }
 
     /// A site's limits, new or changed. Answers what was read back, for what was asked.
@@ -153,6 +164,7 @@ impl State {
             cpu: Setting::Max,
             weight: Setting::Max,
             idle: false,
+            cpus: Setting::Keep,
         };
         let promised = self.promised(vhost);
         self.live.insert(
@@ -177,6 +189,7 @@ impl State {
         if !new || target.cpu != Setting::Max {
             wanted.cpu = target.cpu;
         }
+        wanted.cpus = target.cpus;
         target.rank_into(&mut wanted, (!new).then_some(told));
         let done = if new {
             group.set_up(&wanted)
@@ -248,6 +261,9 @@ impl State {
             let mut limits = Limits::default();
             if live.told.cpu != target.cpu {
                 limits.cpu = target.cpu;
+            }
+            if live.told.cpus != target.cpus {
+                limits.cpus = target.cpus;
             }
             if (live.told.weight, live.told.idle) != (target.weight, target.idle) {
                 target.rank_into(&mut limits, Some(live.told));

@@ -15,6 +15,7 @@ use crate::config::agent::Reserve;
 use crate::config::definition::LimitKey;
 use crate::config::units::{Bytes, Class, Cpu, Unit as _};
 use crate::config::{Definition, Limits};
+use crate::division::Division;
 use crate::seeing::host::Host;
 pub use claim::{Bound, Claim, Promise};
 pub use ledger::{Change, Ledger, Offer, Standing};
@@ -23,6 +24,7 @@ pub use ledger::{Change, Ledger, Offer, Standing};
 #[derive(Debug)]
 pub struct Promises {
     ledger: Mutex<Ledger>,
+    division: Option<Division>,
     /// There has been a promise since the agent's start: hosts without pay nothing for those with.
     ever: AtomicBool,
 }
@@ -41,8 +43,33 @@ impl Promises {
         };
         Self {
             ledger: Mutex::new(Ledger::new(offer)),
+            division: None,
             ever: AtomicBool::new(false),
         }
+    }
+
+    /// On a host where some CPUs are for guaranteed sites only: no more than these can be promised. Before anything is.
+    #[must_use]
+    pub fn dividing(mut self, division: Option<Division>) -> Self {
+        self.division = division;
+        let ledger = self
+            .ledger
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut offer = ledger.offer();
+        if let Some(division) = division {
+            let others = offer
+                .cpu
+                .saturating_sub(division.guaranteed.len() as u64 * 10_000);
+            offer.cpu_reserve = offer.cpu_reserve.max(others);
+        }
+        *ledger = Ledger::new(offer);
+        self
+    }
+
+    /// Which CPUs are for whom.
+    pub fn division(&self) -> Option<Division> {
+        self.division
     }
 
     /// Whether there has been any since the agent's start.
@@ -158,6 +185,17 @@ impl Promises {
         }
     }
 
+    /// [`Self::division`], where it makes a difference.
+    pub fn divided(&self) -> Option<Division> {
+        self.division.filter(Division::divides)
+    }
+
+    /// The CPUs that a site may use, for its status; null where these are not divided.
+    pub fn cpus_of(&self, site: &str) -> Value {
+        let cpus = self.divided().map(|d| d.of_site(self.of(site).cpu));
+        cpus.map_or(Value::Null, |cpus| cpus.to_string().into())
+    }
+
     /// For the host's status.
     pub fn view(&self) -> Value {
         let ledger = self.lock();
@@ -172,6 +210,10 @@ impl Promises {
         };
         json!({
             "sites": ledger.sites(),
+            "cpus": self.divided().map(|division| json!({
+                "guaranteed": division.guaranteed.to_string(),
+                "others": division.others.to_string(),
+            })),
             "unkept": ledger.unkept().len(),
             "cpu": part(offer.cpu, offer.cpu_reserve, sum.cpu, &|raw| shown("CPU", raw)),
             "memory": match offer.guarantees_memory {

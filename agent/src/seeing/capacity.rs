@@ -15,7 +15,7 @@ const CPU_TARGET: f64 = 70.0;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Measured {
-    /// CPUs of the host.
+    /// CPUs of the host for sites that are promised nothing.
     pub cpus: usize,
     /// Memory of the host.
     pub memory: Memory,

@@ -7,6 +7,7 @@ use procfs::process::Process;
 
 use super::capacity::Measured;
 use super::host::{Host, Memory};
+use crate::division::Division;
 use crate::site::Site;
 
 /// Sites whose memory is measured, spread over all.
@@ -15,9 +16,10 @@ const SITES: usize = 100;
 const PROCESSES: usize = 64;
 
 /// Measures these sites.
-pub fn measure(live: &[Arc<Site>]) -> Measured {
+pub fn measure(live: &[Arc<Site>], division: Option<Division>) -> Measured {
     let mut measured = Measured {
-        cpus: Host::now().cpus,
+        // More are best effort, whatever those that live are.
+        cpus: division.map_or_else(|| Host::now().cpus, |division| division.others.len()),
         memory: Memory::now(),
         ..Measured::default()
     };

@@ -129,6 +129,14 @@ fn find(platform: &Arc<Platform>, record: &Record) -> Result<Option<Found>> {
     else {
         return Ok(None);
     };
+    // Made when nothing was said of CPUs.
+    let group = match platform.tree.complete(&group) {
+        Ok(whole) => whole.unwrap_or(group),
+        Err(error) => {
+            tracing::error!("{error}; it keeps all CPUs until it starts again");
+            group
+        }
+    };
     if !group.pids()?.contains(&record.pid) {
         anyhow::bail!(
             "process {} is not in the cgroup {} any more",

@@ -122,6 +122,7 @@ impl Site {
                 "starts": inner.starts,
                 "class": limits.class().unwrap_or_default(),
                 "promised": self.platform.promises.view_of(&self.name),
+                "cpus": self.platform.promises.cpus_of(&self.name),
                 "limits": shown(&limits),
             });
             if full {

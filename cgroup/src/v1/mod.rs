@@ -239,6 +239,7 @@ impl Backend for V1 {
             "cpu.idle" => crate::plan::CPU_IDLE,
             "memory.swap.max" => MEMSW,
             "pids.max" => "pids.max",
+            crate::cpuset::CPUS => crate::cpuset::CPUS,
             "io.weight" => WEIGHTS
                 .into_iter()
                 .find(|f| dir.exists(f))

@@ -1,65 +1,42 @@
 //! A guaranteed site beside four that do their worst. Measures time: not for the emulated machine.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use harness::limits::first_of_all;
-use harness::sites::{apache, script};
-use harness::{http, run};
+use harness::sites::apache;
+use harness::worst::{self, CULPRITS, Culprit, half_of_the_cpus, times};
 
 use super::*;
 
 const SITE: &str = "shop.example.com";
-const FORKS: &str = "forks.example.com";
-const HOG: &str = "hog.example.com";
-const WRITER: &str = "writer.example.com";
-const BURNER: &str = "burner.example.com";
 /// In each of as many rounds.
 const REQUESTS: usize = 250;
-const ROUNDS: usize = 2;
-/// Times what they take on the idle host: nine of ten requests are answered within that beside the others. The last of a
-/// hundred waits for what a kernel that is not preempted does for the others without a pause (forks, ends of large
-/// processes), and so does whoever asks; no rank of the site changes that.
+const ROUNDS: usize = 5;
+/// Times what they take on the idle host: within that nine of ten requests are answered beside the others, and 99 of a hundred
+/// in the middle one of the rounds.
 const MOST: f64 = 1.25;
 /// So often what is over that is measured again: others use this machine, too.
-const TRIES: usize = 3;
-
-/// A server, so that the site counts as up, and what it does beside that.
-fn beside_a_server(busy: &str) -> String {
-    script(&format!("{busy}\nexec busybox httpd -f -p 8080 -h /site"))
-}
-
-/// Times of requests in the order of their length, one after the other with a pause between.
-///
-/// Whoever asks is somewhere else as a rule: here the asking thread must not wait for a processor itself, or its own waits
-/// would be measured. It is a real-time one, in both measurements.
-fn times(upstream: &str) -> Vec<Duration> {
-    let address = upstream.parse().unwrap();
-    let asking = std::thread::spawn(move || {
-        let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
-        run("chrt", &["--fifo", "--pid", "1", &thread]);
-        let mut times: Vec<Duration> = (0..REQUESTS)
-            .map(|_| {
-                let began = Instant::now();
-                let mut stream = TcpStream::connect_timeout(&address, seconds(10)).unwrap();
-                stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-                assert_eq!(http::read_answer(&mut stream).unwrap().status, 200);
-                let took = began.elapsed();
-                std::thread::sleep(Duration::from_millis(2));
-                took
-            })
-            .collect();
-        times.sort();
-        times
-    });
-    asking.join().unwrap()
-}
+const TRIES: usize = 5;
 
 fn percentile(times: &[Duration], part: f64) -> f64 {
     let at = (times.len() as f64 * part) as usize;
     times[at.min(times.len() - 1)].as_secs_f64() * 1e3
+}
+
+/// Of several rounds: the 90th percentile of all, and the 99th of the round in the middle.
+fn judged(rounds: &[Vec<Duration>]) -> [f64; 2] {
+    let mut all = rounds.concat();
+    all.sort();
+    let mut slowest: Vec<f64> = rounds.iter().map(|times| percentile(times, 0.99)).collect();
+    slowest.sort_by(f64::total_cmp);
+    [percentile(&all, 0.9), slowest[slowest.len() / 2]]
+}
+
+fn rounds(upstream: &str) -> Vec<Vec<Duration>> {
+    let cpus = half_of_the_cpus();
+    let round = |_| times(upstream, REQUESTS, Some(&cpus));
+    (0..ROUNDS).map(round).collect()
 }
 
 fn shown(times: &mut [Duration]) -> String {
@@ -81,19 +58,7 @@ fn status_times(host: &Host) -> Vec<Duration> {
 
 #[test]
 fn four_who_do_their_worst_do_not_slow_a_guaranteed_site_down() {
-    let host = Host::new("");
-    let limits = "[limits]\nmemory = \"256M\"\npids = 256\n";
-    let bomb = "python3 -c '\nimport os\nwhile True:\n  try: os.fork()\n  except OSError: pass' &";
-    let hog = "(while :; do python3 -c 'x = []\nwhile True: x.append(bytearray(b\"x\" * 1000000))'; done) &";
-    let writer =
-        "(while :; do dd if=/dev/zero of=/site/big bs=1M count=256 conv=fsync 2>/dev/null; done) &";
-    let burner = "for i in $(seq $(($(nproc) * 4))); do while :; do :; done & done";
-    let culprits = [
-        (FORKS, bomb, &["forking"] as &[_]),
-        (HOG, hog, &["out-of-memory"]),
-        (WRITER, writer, &["writing", "io-bound"]),
-        (BURNER, burner, &["cpu-bound", "busy"]),
-    ];
+    let host = Host::new(&format!("guaranteed_cpus = \"{}\"\n", half_of_the_cpus()));
     let cpu = cores() / 2;
     apache(
         &host,
@@ -101,27 +66,22 @@ fn four_who_do_their_worst_do_not_slow_a_guaranteed_site_down() {
         &format!("{GUARANTEED}cpu = \"{cpu}%\"\n[idle]\ntimeout = \"1h\"\n"),
     );
     let upstream = host.dispatch(SITE).upstream();
-    let mut idle: Vec<Duration> = (0..ROUNDS).flat_map(|_| times(&upstream)).collect();
-    for (name, busy, _) in culprits {
-        let documents = host.documents(name).display().to_string();
-        let rest = beside_a_server(busy);
-        host.define(name, &format!("owner = \"others\"\ndocuments = {documents:?}\n{rest}\n{limits}[idle]\ntimeout = \"1h\"\n"));
-        assert_eq!(host.dispatch(name).status, 200, "{name}");
-    }
+    let idle = rounds(&upstream);
+    worst::begin(&host);
     let mut status = status_times(&host);
     println!("fastctl status beside them: {}", shown(&mut status));
     first_of_all(&host);
     let mut named = BTreeSet::new();
     let end = Instant::now() + seconds(60);
-    while named.len() < culprits.len() {
+    while named.len() < CULPRITS.len() {
         let output = host.ctl(&["--json", "diagnose"]);
         assert!(output.status.success(), "{}", text(&output));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         for verdict in report["verdicts"].as_array().unwrap() {
-            let told = |(name, _, kinds): &(&str, &str, &[&str])| {
+            let told = |(name, _, kinds): &Culprit| {
                 verdict["vhost"] == *name && kinds.iter().any(|kind| verdict["kind"] == *kind)
             };
-            if let Some(culprit) = culprits.iter().position(told)
+            if let Some(culprit) = CULPRITS.iter().position(told)
                 && named.insert(culprit)
             {
                 println!("diagnose: {}", verdict["text"]);
@@ -132,17 +92,17 @@ fn four_who_do_their_worst_do_not_slow_a_guaranteed_site_down() {
             "only {named:?} are named, not {report}"
         );
     }
-    println!("idle host: {}", shown(&mut idle));
-    let before = percentile(&idle, 0.9);
-    let mut after = f64::INFINITY;
+    println!("idle host: {}", shown(&mut idle.concat()));
+    let before = judged(&idle);
+    let mut after = [f64::INFINITY; 2];
     for _ in 0..TRIES {
-        let mut beside: Vec<Duration> = (0..ROUNDS).flat_map(|_| times(&upstream)).collect();
+        let beside = rounds(&upstream);
+        after = judged(&beside);
         println!(
-            "beside a fork bomb, a memory hog, a disk writer and a CPU burner: {}",
-            shown(&mut beside)
+            "beside a fork bomb, a memory hog, a disk writer and a CPU burner: {}; p90 and p99 {before:.2?} -> {after:.2?} ms",
+            shown(&mut beside.concat())
         );
-        after = percentile(&beside, 0.9);
-        if after < before * MOST {
+        if holds(before, after) {
             break;
         }
     }
@@ -151,6 +111,16 @@ fn four_who_do_their_worst_do_not_slow_a_guaranteed_site_down() {
         "fastctl status: {}",
         shown(&mut status)
     );
-    assert!(after < before * MOST, "p90 {before:.2} -> {after:.2} ms");
+    assert!(
+        holds(before, after),
+        "p90 and p99 {before:.2?} -> {after:.2?} ms"
+    );
     host.finish();
+}
+
+fn holds(before: [f64; 2], after: [f64; 2]) -> bool {
+    before
+        .iter()
+        .zip(after)
+        .all(|(before, after)| after < before * MOST)
 }

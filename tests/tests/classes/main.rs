@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod changes;
+mod cpus;
 mod latency;
 mod memory;
 

@@ -79,6 +79,9 @@ pub struct AgentConfig {
     pub metrics: Metrics,
     /// What is promised to no site.
     pub reserve: Reserve,
+    /// CPUs that only sites with `class = "guaranteed"` use, and the only ones that these use: `0-1,4`. None; then all use all.
+    #[serde(deserialize_with = "cpu_list")]
+    pub guaranteed_cpus: Option<cgroup::CpuSet>,
     /// When memory is scarce.
     pub pressure: Pressure,
     /// What every owner may use whose own budget does not say otherwise: nothing is limited.
@@ -271,6 +274,7 @@ impl Default for AgentConfig {
             pool: Pool::default(),
             metrics: Metrics::default(),
             reserve: Reserve::default(),
+            guaranteed_cpus: None,
             pressure: Pressure::default(),
             budget: Budget::default(),
             owner: BTreeMap::new(),
@@ -278,6 +282,15 @@ impl Default for AgentConfig {
             alias: Vec::new(),
         }
     }
+}
+
+/// A list of CPUs as the kernel writes it; there is at least one.
+fn cpu_list<'de, D: serde::Deserializer<'de>>(list: D) -> Result<Option<cgroup::CpuSet>, D::Error> {
+    let text = String::deserialize(list)?;
+    let set = cgroup::CpuSet::parse(&text).filter(|set| !set.is_empty());
+    let wrong = || format!("\"{text}\": a list of CPUs is expected, such as \"0-1,4\"");
+    set.map(Some)
+        .ok_or_else(|| serde::de::Error::custom(wrong()))
 }
 
 /// A `[limits]` without `pids` leaves that default in force.

@@ -254,6 +254,7 @@ fn the_shipped_examples_are_valid_and_show_every_key() {
         connect_socket: None,
         cgroup_parent: None,
         shim: None,
+        guaranteed_cpus: None,
         limits: AgentConfig::default().limits,
         budget: crate::owners::Budget::default(),
         owner: BTreeMap::new(),

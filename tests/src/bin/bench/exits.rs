@@ -219,7 +219,7 @@ const RATE: f64 = 300.0;
 
 /// As many as one host can do, of as many owners as are at it.
 fn many(effort: Effort) -> Row {
-    let host = Host::new("");
+    let host = Host::as_installed("");
     let names: Vec<String> = (0..AT_A_TIME)
         .map(|n| format!("n{n}.example.com"))
         .collect();

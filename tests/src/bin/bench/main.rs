@@ -7,6 +7,7 @@ mod bundle;
 mod cold;
 mod connect;
 mod exits;
+mod guaranteed;
 mod limits;
 mod listen;
 mod live;
@@ -35,7 +36,7 @@ impl Effort {
 type Measure = fn(Effort) -> Vec<Row>;
 
 /// What can be measured, by name.
-const ROWS: [(&str, Measure); 11] = [
+const ROWS: [(&str, Measure); 12] = [
     ("cold", cold::measure),
     ("connect", connect::measure),
     ("exit", exits::measure),
@@ -47,6 +48,7 @@ const ROWS: [(&str, Measure); 11] = [
     ("limits", limits::measure),
     ("live", live::measure),
     ("books", books::measure),
+    ("guaranteed", guaranteed::measure),
 ];
 
 fn usage() -> ! {

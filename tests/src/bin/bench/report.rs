@@ -182,7 +182,7 @@ impl Report {
                 "row": row.what,
                 "figures": row.figures.iter().map(|f| json!({
                     "who": f.who, "unit": f.unit, "n": f.sorted.len(),
-                    "min": f.at(0), "p50": f.p50(), "p99": f.at(99), "max": f.max(),
+                    "min": f.at(0), "p50": f.p50(), "p90": f.at(90), "p99": f.at(99), "max": f.max(),
                 })).collect::<Vec<_>>(),
                 "targets": row.targets.iter().map(|t| json!({
                     "target": t.text, "measured": t.measured, "pass": t.pass,
