@@ -17,15 +17,15 @@ const ADDRESS: &str = "address.example.com";
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n";
 
 /// A request over a new connection, to the end of the answer, so that it is the server that closes.
-fn fetch(stream: &mut TcpStream) {
+pub(crate) fn fetch(stream: &mut TcpStream) {
     stream.write_all(REQUEST).unwrap();
     assert!(stream.read_to_end(&mut Vec::new()).unwrap() > 0);
 }
 
 /// Asks for a connection; how long until it is there.
-fn handed(connector: &Connector) -> (Duration, TcpStream) {
+pub(crate) fn handed(connector: &Connector, vhost: &str) -> (Duration, TcpStream) {
     let began = Instant::now();
-    let handed = connector.ask(PRIVATE).unwrap();
+    let handed = connector.ask(vhost).unwrap();
     let took = began.elapsed();
     let stream = TcpStream::from(handed.connection());
     stream.set_nonblocking(false).unwrap();
@@ -59,7 +59,7 @@ fn cold(host: &Host, rounds: usize) -> Vec<Duration> {
     let mut round = || {
         stop(&mut client, PRIVATE);
         let began = Instant::now();
-        let (_, mut stream) = handed(&connector);
+        let (_, mut stream) = handed(&connector, PRIVATE);
         stream.write_all(REQUEST).unwrap();
         stream.read_exact(&mut [0]).unwrap();
         began.elapsed()
@@ -76,7 +76,7 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     static_site(&host, ADDRESS, "");
     let (mut client, connector) = (Client::connect(&host.socket()).unwrap(), host.connector());
     let rounds = effort.rounds(5_000);
-    let own = warm(rounds, || handed(&connector));
+    let own = warm(rounds, || handed(&connector, PRIVATE));
     let other = warm(rounds, || connected(&mut client));
     let cold = cold(&host, effort.rounds(500));
     host.finish();

@@ -25,7 +25,7 @@ const VISITS: Duration = Duration::from_secs(10);
 /// Between two dispatches.
 const APART: Duration = Duration::from_millis(5);
 
-fn name(n: usize) -> String {
+pub(crate) fn name(n: usize) -> String {
     format!("n{n}.example.com")
 }
 

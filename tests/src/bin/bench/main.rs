@@ -6,6 +6,8 @@ mod books;
 mod bundle;
 mod cold;
 mod connect;
+mod crowd;
+mod density;
 mod exits;
 mod guaranteed;
 mod limits;
@@ -36,7 +38,7 @@ impl Effort {
 type Measure = fn(Effort) -> Vec<Row>;
 
 /// What can be measured, by name.
-const ROWS: [(&str, Measure); 12] = [
+const ROWS: [(&str, Measure); 14] = [
     ("cold", cold::measure),
     ("connect", connect::measure),
     ("exit", exits::measure),
@@ -47,6 +49,8 @@ const ROWS: [(&str, Measure); 12] = [
     ("scale", scale::measure),
     ("limits", limits::measure),
     ("live", live::measure),
+    ("density", density::measure),
+    ("crowd", crowd::measure),
     ("books", books::measure),
     ("guaranteed", guaranteed::measure),
 ];

@@ -61,6 +61,33 @@ impl Figures {
     }
 }
 
+/// One line of a graph: how something changes with something else. `scripts/lib/plot` draws them.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    /// What is counted along the graph.
+    over: &'static str,
+    /// The graph, with the unit: lines with the same one share it.
+    graph: &'static str,
+    /// Which of its lines.
+    name: &'static str,
+    points: Vec<(f64, f64)>,
+}
+
+impl Line {
+    pub(crate) fn new(over: &'static str, graph: &'static str, name: &'static str) -> Self {
+        Self {
+            over,
+            graph,
+            name,
+            points: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, over: f64, value: f64) {
+        self.points.push((over, value));
+    }
+}
+
 /// A target and what came of it.
 #[derive(Debug, Clone)]
 struct Target {
@@ -74,6 +101,7 @@ struct Target {
 pub(crate) struct Row {
     what: String,
     figures: Vec<Figures>,
+    lines: Vec<Line>,
     targets: Vec<Target>,
 }
 
@@ -82,12 +110,18 @@ impl Row {
         Self {
             what: what.to_owned(),
             figures: Vec::new(),
+            lines: Vec::new(),
             targets: Vec::new(),
         }
     }
 
     pub(crate) fn with(mut self, figures: Figures) -> Self {
         self.figures.push(figures);
+        self
+    }
+
+    pub(crate) fn drawn(mut self, line: Line) -> Self {
+        self.lines.push(line);
         self
     }
 
@@ -183,6 +217,9 @@ impl Report {
                 "figures": row.figures.iter().map(|f| json!({
                     "who": f.who, "unit": f.unit, "n": f.sorted.len(),
                     "min": f.at(0), "p50": f.p50(), "p90": f.at(90), "p99": f.at(99), "max": f.max(),
+                })).collect::<Vec<_>>(),
+                "lines": row.lines.iter().map(|line| json!({
+                    "over": line.over, "graph": line.graph, "name": line.name, "points": line.points,
                 })).collect::<Vec<_>>(),
                 "targets": row.targets.iter().map(|t| json!({
                     "target": t.text, "measured": t.measured, "pass": t.pass,

@@ -1,0 +1,190 @@
+//! Many idle live containers without a link to the outside: what each costs, and whether the next start or connection notices them.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::Host;
+use harness::connect::Connector;
+
+use crate::Effort;
+use crate::connect::{fetch, handed};
+use crate::live::name;
+use crate::report::{Figures, Line, Row};
+use crate::scale::ticks;
+
+/// How many live at each measurement.
+const LEVELS: [usize; 5] = [100, 300, 1000, 2000, 3000];
+/// The last starts before each level, whose time is taken.
+const STARTS: usize = 100;
+/// Connections to live sites at each level.
+const CONNECTIONS: usize = 2000;
+/// What starts have left to do is over by then, and the counters were read.
+const SETTLE: Duration = Duration::from_secs(8);
+/// For how long the agent's processor time is measured.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// What was measured with so many containers.
+struct Level {
+    live: usize,
+    starts: Vec<Duration>,
+    warm: Vec<Duration>,
+    /// kB of each container.
+    memory: f64,
+    /// Percent of one core that the agent used.
+    cpu: f64,
+}
+
+/// Memory that is in use, page cache apart, kB: what the kernel, the agent and all processes have. What could be given
+/// back at once is given back first.
+fn used() -> f64 {
+    rustix::fs::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let value = |key: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    value("MemTotal:") - value("MemFree:") - value("Buffers:") - value("Cached:") + value("Shmem:")
+}
+
+/// kB that an application has for itself: not ours.
+fn own(pid: u64) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("Private_Dirty:"));
+    lines
+        .filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse::<f64>().ok())
+        .sum()
+}
+
+/// The processes of the applications, from the records of their containers.
+fn application(host: &Host, n: usize) -> u64 {
+    host.status(&name(n))["pid"].as_u64().unwrap()
+}
+
+/// Sites with a small server, until the agent knows `total`.
+pub(crate) fn define(host: &Host, count: usize, total: usize) {
+    let documents = host.documents("shared");
+    let server = std::env::var_os("FASTCONTAINER_BENCH_SERVER").expect("scripts/bench builds it");
+    std::fs::copy(server, documents.join("server")).unwrap();
+    for n in 0..count {
+        let text = format!(
+            "name = \"{}\"\nowner = \"owner{}\"\ndocuments = {documents:?}\ncommand = [\"/site/server\"]\nlisten = \
+             \"tcp:8080\"\n[network]\nmode = \"private\"\n[idle]\ntimeout = \"1h\"\n",
+            name(n),
+            n % 100
+        );
+        std::fs::write(host.dir.join(format!("vhosts.d/{}.toml", name(n))), text).unwrap();
+    }
+    harness::wait_for(
+        "the definitions are in force",
+        Duration::from_secs(60),
+        || host.request("GET", "/v1/status", b"").json()["vhosts"]["total"] == total,
+    );
+}
+
+/// A site that is not there: until the first page of it is.
+pub(crate) fn start(connector: &Connector, n: usize) -> Duration {
+    let (took, mut stream) = handed(connector, &name(n));
+    let began = Instant::now();
+    fetch(&mut stream);
+    took + began.elapsed()
+}
+
+pub(crate) fn measure(effort: Effort) -> Vec<Row> {
+    let levels: Vec<usize> = LEVELS.iter().map(|n| effort.rounds(*n)).collect();
+    let host = Host::as_installed("");
+    let most = levels[levels.len() - 1];
+    define(&host, most, most);
+    // The first of all finds everything cold.
+    start(&host.connector(), 0);
+    thread::sleep(SETTLE);
+    let (mut live, base, mut apps) = (1, used(), 0.0);
+    let mut measured = Vec::new();
+    for level in levels {
+        let mut starts: Vec<Duration> = Vec::new();
+        // The agent ends a connection that is silent for long: one for each burst.
+        let (first, connector) = (live, host.connector());
+        while live < level {
+            starts.push(start(&connector, live));
+            live += 1;
+        }
+        thread::sleep(SETTLE);
+        apps += (first..live)
+            .map(|n| own(application(&host, n)))
+            .sum::<f64>();
+        let memory = (used() - base - apps) / (live - 1) as f64;
+        let (began, before) = (Instant::now(), ticks(host.pid()));
+        thread::sleep(IDLE);
+        let cpu = (ticks(host.pid()) - before) as f64 / began.elapsed().as_secs_f64();
+        let connector = host.connector();
+        let warm = (0..CONNECTIONS)
+            .map(|n| handed(&connector, &name(n % live)).0)
+            .collect();
+        starts.drain(..starts.len().saturating_sub(STARTS));
+        measured.push(Level {
+            live,
+            starts,
+            warm,
+            memory,
+            cpu,
+        });
+    }
+    host.finish();
+    vec![row(&measured)]
+}
+
+fn row(measured: &[Level]) -> Row {
+    let mut row = Row::new("idle live containers without a link to the outside");
+    let mut lines = [
+        ("start of a stopped site to its first page (ms)", "p50"),
+        ("start of a stopped site to its first page (ms)", "p99"),
+        ("connection to a running site (µs)", "p50"),
+        ("connection to a running site (µs)", "p99"),
+        ("memory of each but the application's (kB)", ""),
+        ("processor time of the agent, all idle (% of a core)", ""),
+    ]
+    .map(|(graph, name)| Line::new("live containers", graph, name));
+    let mut medians = Vec::new();
+    for level in measured {
+        let who = |what: &str| format!("{what}, {} live", level.live);
+        let starts = Figures::millis(&who("start"), &level.starts);
+        let warm = Figures::micros(&who("connection"), &level.warm);
+        medians.push([starts.p50(), warm.p50()]);
+        let values = [
+            starts.p50(),
+            starts.at(99),
+            warm.p50(),
+            warm.at(99),
+            level.memory,
+            level.cpu,
+        ];
+        for (line, value) in lines.iter_mut().zip(values) {
+            line.add(level.live as f64, value);
+        }
+        row = row
+            .with(starts)
+            .with(warm)
+            .with(Figures::new(
+                &who("kernel, agent and shim"),
+                "kB each",
+                vec![level.memory],
+            ))
+            .with(Figures::new(&who("agent's CPU"), "%", vec![level.cpu]));
+    }
+    let (few, many) = (medians[0], medians[medians.len() - 1]);
+    let most = measured.last().map_or(0.0, |level| level.memory);
+    row = lines.into_iter().fold(row, Row::drawn);
+    row.at_most("kB each with the most", most, 600.0)
+        .at_most("start, most against fewest, p50 x", many[0] / few[0], 1.2)
+        .at_most(
+            "connection, most against fewest, p50 x",
+            many[1] / few[1],
+            1.2,
+        )
+}
