@@ -190,10 +190,10 @@ impl Promises {
         self.division.filter(Division::divides)
     }
 
-    /// The CPUs that a site may use, for its status; null where these are not divided.
-    pub fn cpus_of(&self, site: &str) -> Value {
-        let cpus = self.divided().map(|d| d.of_site(self.of(site).cpu));
-        cpus.map_or(Value::Null, |cpus| cpus.to_string().into())
+    /// The CPUs that a site may use, where these are divided.
+    pub fn cpus_of(&self, site: &str) -> Option<String> {
+        let division = self.divided()?;
+        Some(division.of_site(self.of(site).cpu).to_string())
     }
 
     /// For the host's status.

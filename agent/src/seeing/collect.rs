@@ -196,6 +196,7 @@ impl SiteCounters {
             owner: self.site.owner().to_string(),
             cpu: counted(|u| u.cpu_usec) / 1e4,
             cpu_limit: limit.map(|permyriad| permyriad as f64 / 100.0),
+            cpus: self.site.platform.promises.cpus_of(&self.site.name),
             throttled: counted(|u| u.throttled_usec) / 1e4,
             // Cgroups of v1 do not count what is written later by the kernel for them; processes do not count what
             // those did that have ended meanwhile.

@@ -1,5 +1,9 @@
 //! Who and what makes this host slow: a pure function of a sample.
 
+use std::collections::BTreeSet;
+
+use cgroup::CpuSet;
+
 use super::sample::{Sample, SiteSample};
 pub use super::verdict::{Kind, Verdict};
 use super::words::{bytes, percent, share};
@@ -95,14 +99,37 @@ fn busy(sample: &Sample) -> f64 {
     share(sum, sample.cpus.len() as f64)
 }
 
+/// Where the CPUs are divided between sites each part is a host of its own: one can be full while the other is free.
 fn cpu(sample: &Sample, verdicts: &mut Vec<Verdict>) {
+    let parts: BTreeSet<&String> = sample.sites.iter().flat_map(|s| &s.cpus).collect();
+    for list in &parts {
+        let set = CpuSet::parse(list).unwrap_or_default();
+        let mut part = sample.clone();
+        part.cpus = (sample.cpus.iter().enumerate())
+            .filter_map(|(number, cpu)| set.contains(number).then_some(*cpu))
+            .collect();
+        part.sites.retain(|site| site.cpus.as_ref() == Some(list));
+        let all = match set.len() {
+            1 => format!("CPU {list}"),
+            _ => format!("the CPUs {list}"),
+        };
+        cpu_of(&part, &all, verdicts);
+    }
+    if parts.is_empty() {
+        let all = match sample.cpus.len() {
+            1 => "the only CPU".to_owned(),
+            count => format!("the {count} CPUs"),
+        };
+        cpu_of(sample, &all, verdicts);
+    }
+}
+
+fn cpu_of(sample: &Sample, all: &str, verdicts: &mut Vec<Verdict>) {
     let (count, busy) = (sample.cpus.len(), busy(sample));
     if count == 0 {
         return;
     }
     let limit = |site: &SiteSample| site.cpu_limit.map_or("none".to_owned(), percent);
-    let all = format!("the {count} CPUs");
-    let all = if count == 1 { "the only CPU" } else { &all };
     if busy < CPU_FULL {
         for site in greatest(sample, 0.0, BUSY, |site| site.cpu) {
             let text = format!(

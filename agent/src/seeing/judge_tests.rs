@@ -64,6 +64,29 @@ fn nothing_to_do_is_idle() {
 }
 
 #[test]
+fn each_part_of_divided_cpus_is_judged_for_itself() {
+    let mut sample = quiet();
+    sample.cpus = vec![cpu(10.0, 0.0), cpu(100.0, 0.0)];
+    let using = |name: &str, cpus: &str, cpu: f64| SiteSample {
+        cpus: Some(cpus.into()),
+        cpu,
+        ..site(name)
+    };
+    sample.sites = vec![
+        using("shop", "0", 8.0),
+        using("burner", "1", 30.0),
+        using("modest", "1", 5.0),
+        using("forks", "1", 65.0),
+    ];
+    let verdicts = judge(&sample);
+    let told: Vec<_> = verdicts.iter().map(|v| v.text.as_str()).collect();
+    let used = |name: &str, much: u32| {
+        format!("{name} used {much} % of CPU 1 in the last second (limit: none)")
+    };
+    assert_eq!(told, [used("forks", 65), used("burner", 30)]);
+}
+
+#[test]
 fn the_cpu_burner_is_named_and_the_others_are_not() {
     let mut sample = quiet();
     sample.cpus = vec![cpu(99.0, 0.0); 2];

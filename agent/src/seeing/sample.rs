@@ -81,6 +81,8 @@ pub struct SiteSample {
     pub cpu: f64,
     /// Its limit, in percent of one CPU.
     pub cpu_limit: Option<f64>,
+    /// The CPUs that it may use, where the host's are divided between sites.
+    pub cpus: Option<String>,
     /// Share of the window in which it was held back at that limit, in percent of one CPU.
     pub throttled: f64,
     /// Bytes read from storage, a second.
