@@ -58,6 +58,7 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     let handing = tokio::spawn(server.clone().serve_connections(handing, stopped.clone()));
     let serving = tokio::spawn(server.clone().serve(listener, stopped));
     crate::ladder::attend(&platform);
+    crate::admission::attend(&platform);
     tracing::info!("serving on {}", socket.display());
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     let watchdog = tokio::spawn(watchdog(registry.clone()));

@@ -4,6 +4,7 @@
 //! `registry` knows all vhosts, `api` lets others in. ARCHITECTURE.md has the map.
 
 pub mod accounts;
+pub mod admission;
 pub mod api;
 pub mod cli;
 pub mod config;
@@ -24,6 +25,7 @@ mod packet;
 pub mod persist;
 pub mod platform;
 pub mod promises;
+pub(crate) mod psi;
 pub mod readiness;
 pub mod registry;
 pub mod reverts;

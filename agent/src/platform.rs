@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::accounts::Accounts;
 use crate::accounts::exposed::Exposed;
+use crate::admission::Admission;
 use crate::config::AgentConfig;
 use crate::config::agent::ListenCheck;
 use crate::config::definition::{Network, Protocol};
@@ -86,6 +87,8 @@ pub struct Platform {
     pub live: Live,
     /// The vhosts with limits that are set for a time.
     pub reverts: Arc<Reverts>,
+    /// Who may start when.
+    pub admission: Arc<Admission>,
     /// The vhosts that rest.
     pub ladder: Arc<Ladder>,
     /// How listeners are found.
@@ -97,8 +100,6 @@ pub struct Platform {
     /// The host's network namespace.
     pub home: Arc<netns::Namespace>,
     idmaps: Mutex<HashMap<u64, bool>>,
-    /// Starts that may be under way at a time.
-    starts: Arc<Semaphore>,
     /// Requests that may wait for starts.
     waiting: Arc<Semaphore>,
     born: Instant,
@@ -185,7 +186,7 @@ impl Platform {
             resolver: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
             home: Arc::new(netns::Namespace::of_pid(std::process::id())?),
             idmaps: Mutex::default(),
-            starts: Arc::new(Semaphore::new(parallel_starts(&config))),
+            admission: Admission::new(parallel_starts(&config)),
             waiting: Arc::new(Semaphore::new(config.starts.max_waiting as usize)),
             born: Instant::now(),
             events: Events::default(),
@@ -346,15 +347,6 @@ impl Platform {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(device, false);
-    }
-
-    /// Waits until one more start may be under way.
-    pub async fn start_place(&self) -> Result<OwnedSemaphorePermit> {
-        self.starts
-            .clone()
-            .acquire_owned()
-            .await
-            .context("the agent is ending")
     }
 
     /// A place for one more request that waits for a start; None if there are too many.

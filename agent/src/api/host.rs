@@ -58,6 +58,7 @@ pub(super) async fn status(server: &Server, peer: &Peer) -> Answer {
         "readiness": if platform.readiness.is_notified() { "events" } else { "polling" },
         "machine": Host::now(),
         "promises": (peer.role == Role::Operator).then(|| platform.promises.view()),
+        "starts": (peer.role == Role::Operator).then(|| platform.admission.standing()),
         "vhosts": states,
         "problems": problems,
     }))

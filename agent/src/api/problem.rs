@@ -194,6 +194,12 @@ impl Problem {
                 format!("too many requests wait for starts on this host; {vhost} is not queued"),
                 Duration::from_secs(1),
             ),
+            Refusal::NotBegun => Self::unavailable(
+                "overloaded",
+                "Overloaded",
+                format!("{vhost} was not started{why}"),
+                Duration::from_secs(1),
+            ),
             Refusal::Unknown => return Self::unknown_vhost(vhost),
             Refusal::NotRunning => Self::conflict(format!("{vhost} is not running")),
         };

@@ -18,6 +18,7 @@ use super::templates::Template;
 use super::{
     Container, Phases, Record, Remains, fingerprint, limits, request, start_time, traffic, upstream,
 };
+use crate::admission::Turn;
 use crate::config::definition::{Listen, Mode, User};
 use crate::config::{Definition, Limits};
 use crate::disk;
@@ -68,6 +69,7 @@ pub async fn make(
     definition: &Arc<Definition>,
     wanted: &Limits,
     preferred_range: u32,
+    turn: &Turn,
     remains: &mut Remains,
 ) -> Result<Container, MakeError> {
     let began = Instant::now();
@@ -76,8 +78,8 @@ pub async fn make(
     let (uid, gid) = user(platform, definition, documents.as_ref())?;
     let path = definition.documents.as_deref();
     disk::limit_new(platform, vhost, path, documents.as_ref(), wanted).await?;
-    // Held until the clone: what comes after it touches the documents, and storage that hangs must hold nobody up.
-    let place = platform.start_place().await?;
+    // Not before the documents are open: storage that hangs must hold nobody up.
+    turn.come(&definition.owner).await?;
     let opened = Instant::now();
 
     let prepared = platform.take_network(definition.network.mode == Mode::Address)?;
@@ -201,7 +203,6 @@ pub async fn make(
     remains.init = Some(init);
     handed_over?;
     drop((theirs, at_once, join, mounts, activated.socket));
-    drop(place);
     let cloned = Instant::now();
     // While init works.
     let begun = start_time(started.pid);

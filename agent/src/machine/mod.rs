@@ -110,6 +110,8 @@ pub enum Event {
     Ready,
     /// The start task: the start failed and nothing is left of it.
     StartFailed,
+    /// The start task: others went first until its time was over; nothing was made.
+    NotBegun,
     /// The container ended by itself while it was running or frozen.
     Exited,
     /// Everything the container owned is gone.
@@ -138,7 +140,7 @@ pub enum Event {
 
 /// All events, for exhaustive tests.
 #[cfg(test)]
-pub(crate) const ALL_EVENTS: [Event; 22] = [
+pub(crate) const ALL_EVENTS: [Event; 23] = [
     Event::Request,
     Event::Start,
     Event::Stop,
@@ -149,6 +151,7 @@ pub(crate) const ALL_EVENTS: [Event; 22] = [
     Event::Thaw,
     Event::Ready,
     Event::StartFailed,
+    Event::NotBegun,
     Event::Exited,
     Event::Ended,
     Event::Unkillable,
@@ -180,6 +183,8 @@ pub enum Refusal {
     Unknown,
     /// The verb does not fit the state.
     NotRunning,
+    /// Its start was not begun in time, since others went first.
+    NotBegun,
     /// Too many requests wait for starts already; decided by the runner, not by the machine.
     Overloaded,
 }

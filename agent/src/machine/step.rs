@@ -59,6 +59,7 @@ impl Machine {
             ladder!() | Event::Recycle => stale(),
             Event::Ready
             | Event::StartFailed
+            | Event::NotBegun
             | Event::Exited
             | Event::Ended
             | Event::Unkillable => stale(),
@@ -90,6 +91,8 @@ impl Machine {
                     [RefuseHeld(Refusal::StartFailed(delay))],
                 )
             }
+            // No fault of the site's: the next request tries again.
+            Event::NotBegun => self.to(State::Stopped, [RefuseHeld(Refusal::NotBegun)]),
             Event::Unkillable => self.to(State::Stuck(After::Sleep), [RefuseHeld(Refusal::Stuck)]),
             Event::Withdraw => self.to(
                 State::Stopping(After::Gone),
@@ -115,7 +118,11 @@ impl Machine {
             // These are about those that rest.
             Event::IdleReclaim | Event::PressureReclaim | Event::PressureStop => stale(),
             Event::Arrival => stale(),
-            Event::Ready | Event::StartFailed | Event::Ended | Event::Unkillable => stale(),
+            Event::Ready
+            | Event::StartFailed
+            | Event::NotBegun
+            | Event::Ended
+            | Event::Unkillable => stale(),
         }
     }
 
@@ -142,7 +149,11 @@ impl Machine {
             Event::Exited => self.to(State::Stopping(After::Crashed), [Thaw, CleanUp]),
             Event::IdleFreeze | Event::PressureFreeze => stale(),
             Event::IdleReclaim | Event::PressureReclaim => stale(),
-            Event::Ready | Event::StartFailed | Event::Ended | Event::Unkillable => stale(),
+            Event::Ready
+            | Event::StartFailed
+            | Event::NotBegun
+            | Event::Ended
+            | Event::Unkillable => stale(),
         }
     }
 
@@ -177,7 +188,7 @@ impl Machine {
             }
             Event::Freeze | Event::Thaw => refuse(Refusal::NotRunning),
             // A start that was to be broken off may have failed by itself just then.
-            Event::Ended | Event::StartFailed => self.ended(after, now),
+            Event::Ended | Event::StartFailed | Event::NotBegun => self.ended(after, now),
             Event::Unkillable => self.to(State::Stuck(after), [RefuseHeld(Refusal::Stuck)]),
             Event::Ready | Event::Exited => stale(),
             ladder!() | Event::Recycle => stale(),
@@ -195,6 +206,7 @@ impl Machine {
             ladder!() | Event::Recycle => stale(),
             Event::Ready
             | Event::StartFailed
+            | Event::NotBegun
             | Event::Exited
             | Event::Ended
             | Event::Unkillable => stale(),
@@ -217,6 +229,7 @@ impl Machine {
             ladder!() => stale(),
             Event::Ready
             | Event::StartFailed
+            | Event::NotBegun
             | Event::Exited
             | Event::Ended
             | Event::Unkillable => stale(),
@@ -241,7 +254,7 @@ impl Machine {
                 _ => go(),
             },
             Event::Withdraw => self.to(State::Stuck(After::Gone), []),
-            Event::Ended | Event::StartFailed => self.ended(
+            Event::Ended | Event::StartFailed | Event::NotBegun => self.ended(
                 if after == After::Start {
                     After::Sleep
                 } else {

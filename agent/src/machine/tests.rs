@@ -18,7 +18,7 @@ struct World {
 impl World {
     fn apply(&mut self, event: Event, step: &Step, after: State) {
         match event {
-            Event::Ended | Event::StartFailed if step.verdict != Verdict::Stale => {
+            Event::Ended | Event::StartFailed | Event::NotBegun if step.verdict != Verdict::Stale => {
                 self.alive = false
             }
             _ => {}
@@ -64,7 +64,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 fn possible(state: State, event: Event) -> bool {
     match event {
         Event::Ready => state == State::Starting,
-        Event::StartFailed => {
+        Event::StartFailed | Event::NotBegun => {
             matches!(
                 state,
                 State::Starting | State::Stopping(_) | State::Stuck(_)

@@ -16,6 +16,7 @@ impl Event {
             Self::Thaw => "thaw",
             Self::Ready => "ready",
             Self::StartFailed => "start failed",
+            Self::NotBegun => "not begun in time",
             Self::Exited => "exited",
             Self::Ended => "ended",
             Self::Unkillable => "cannot be ended",

@@ -7,19 +7,22 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Failure, Site, keeper, oom};
+use crate::admission::Turn;
 use crate::config::{Definition, Limits};
 use crate::container::{self, Container, MakeError, Remains};
 use crate::machine::Event;
 use crate::persist::{self, Durable};
 
-/// Starts the task. It feeds exactly one of `Ready`, `StartFailed`, `Ended` (after an abort) or `Unkillable` (and
-/// then `Ended` once the container can be ended after all).
+/// Starts the task. It feeds exactly one of `Ready`, `StartFailed`, `NotBegun`, `Ended` (after an abort) or `Unkillable`
+/// (and then `Ended` once the container can be ended after all).
 pub(super) fn spawn(
     site: Arc<Site>,
     definition: Arc<Definition>,
     limits: Limits,
     abort: Arc<Notify>,
 ) {
+    // Now, and not when the task gets to it: starts are admitted as they were asked for.
+    let turn = Turn::new(&site.platform.admission);
     tokio::spawn(async move {
         let mut remains = Remains::default();
         let limit = definition
@@ -29,10 +32,10 @@ pub(super) fn spawn(
             .unwrap_or(site.platform.longest_start());
         let deadline = Instant::now() + limit;
         let outcome = loop {
-            let attempt = attempt(&site, &definition, &limits, &mut remains);
+            let attempt = attempt(&site, &definition, &limits, &turn, &mut remains);
             let outcome = tokio::select! {
                 () = abort.notified() => Outcome::Aborted,
-                () = out_of_time(&site, deadline, limit) => Outcome::TimedOut,
+                () = out_of_time(&site, &turn, deadline, limit) => Outcome::TimedOut,
                 result = attempt => match result {
                     Ok(container) => Outcome::Ready(container),
                     Err(error) => Outcome::Failed(error),
@@ -54,9 +57,17 @@ pub(super) fn spawn(
         if let Some(range) = remains.range {
             site.lock().last_range = range;
         }
+        // Those who wait are told before another start goes on.
+        let taken = match &outcome {
+            Outcome::Ready(container) => site.take_ready(container),
+            _ => false,
+        };
+        let begun = turn.begun().is_some();
+        // Before anything is cleared, which may take as long as it likes.
+        drop(turn);
         match outcome {
             Outcome::Ready(container) => {
-                if site.take_ready(&container) {
+                if taken {
                     // First of all those who wait are told.
                     tokio::task::yield_now().await;
                     site.account_begin(&container);
@@ -76,6 +87,20 @@ pub(super) fn spawn(
                 }
             }
             Outcome::Aborted => clear(site, remains, Event::Ended).await,
+            Outcome::TimedOut if !begun && !site.platform.disk.counting(&site.name) => {
+                let because = format!(
+                    "other starts on this host, or of its owner, went first for {:.1} s",
+                    limit.as_secs_f64()
+                );
+                tracing::info!("{}: not started: {because}", site.name);
+                let mut inner = site.lock();
+                inner.starts -= 1;
+                inner.last_failure = Some(Failure {
+                    because: because.into(),
+                    timed_out: true,
+                });
+                site.step(&mut inner, Event::NotBegun);
+            }
             Outcome::TimedOut => {
                 let limit = limit.as_secs_f64();
                 let what = if site.platform.disk.counting(&site.name) {
@@ -114,20 +139,27 @@ enum Outcome {
     Aborted,
 }
 
-/// Waits until the time of a start is over.
-async fn out_of_time(site: &Site, mut end: Instant, limit: Duration) {
+/// Waits until the time of a start is over; meanwhile takes its place from it, once it has had that for long enough.
+async fn out_of_time(site: &Site, turn: &Turn, mut end: Instant, limit: Duration) {
+    let mut look = turn.relieve(Instant::now());
     loop {
-        tokio::time::sleep_until(end).await;
-        let got_on = site.platform.disk.got_on(&site.name);
-        match later(end, limit, got_on.map(Instant::from_std)) {
-            Some(at) => end = at,
-            None => return,
+        tokio::time::sleep_until(look.map_or(end, |look| look.min(end))).await;
+        let now = Instant::now();
+        if look.is_some_and(|look| look <= now) {
+            look = turn.relieve(now);
+        }
+        if end <= now {
+            let got_on = site.platform.disk.got_on(&site.name);
+            match later(end, limit, got_on.map(Instant::from_std).max(turn.begun())) {
+                Some(at) => end = at,
+                None => return,
+            }
         }
     }
 }
 
-/// The time of a start begins anew whenever a walk through the documents gets on: that they are many is no fault of the site's,
-/// and whoever waits is better off than with a refusal.
+/// The time of a start begins anew when it is let in, and whenever a walk through the documents gets on: that
+/// they are many is no fault of the site's, and whoever waits is better off than with a refusal.
 fn later(end: Instant, limit: Duration, got_on: Option<Instant>) -> Option<Instant> {
     got_on.map(|at| at + limit).filter(|at| *at > end)
 }
@@ -136,6 +168,7 @@ async fn attempt(
     site: &Arc<Site>,
     definition: &Arc<Definition>,
     limits: &Limits,
+    turn: &Turn,
     remains: &mut Remains,
 ) -> Result<Arc<Container>, MakeError> {
     let began = std::time::Instant::now();
@@ -152,6 +185,7 @@ async fn attempt(
             definition,
             limits,
             site.last_range(),
+            turn,
             remains,
         )
         .await?,

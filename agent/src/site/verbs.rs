@@ -8,7 +8,7 @@ use tokio::sync::{MutexGuard, OwnedMutexGuard};
 
 use super::{Refused, Site};
 use crate::config::Definition;
-use crate::machine::{Event, State, Verdict};
+use crate::machine::{Event, Refusal, State, Verdict};
 
 /// How long freezing may take.
 const FREEZE_LIMIT: Duration = Duration::from_millis(500);
@@ -39,12 +39,19 @@ impl Site {
         }
         let failed_to_start =
             matches!(event, Event::Start | Event::Restart) && matches!(state, State::Failed { .. });
+        if matches!(event, Event::Start | Event::Restart) && state == State::Stopped {
+            let inner = self.lock();
+            // Or an operator has stopped it meanwhile.
+            if inner.last_failure.as_ref().is_some_and(|f| f.timed_out) {
+                return Ok(Err(inner.refused(Refusal::NotBegun)));
+            }
+        }
         if failed_to_start || (matches!(state, State::Stuck(_)) && event != Event::Up) {
             let refusal = match state {
-                State::Failed { until } => crate::machine::Refusal::StartFailed(
+                State::Failed { until } => Refusal::StartFailed(
                     until.saturating_sub(self.platform.uptime()),
                 ),
-                _ => crate::machine::Refusal::Stuck,
+                _ => Refusal::Stuck,
             };
             return Ok(Err(self.lock().refused(refusal)));
         }

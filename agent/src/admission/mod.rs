@@ -1,0 +1,133 @@
+//! Start admission: at most so many starts at a time as the host has places for, owners in turn, by arrival within each.
+//!
+//! A free place for which nobody waits costs a lock that nobody contends for. How long a start may wait is its own concern:
+//! whoever drops the future of [`Admission::place`] does not wait any more.
+
+mod pressure;
+mod queue;
+#[cfg(test)]
+mod queue_tests;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+pub(crate) use pressure::attend;
+use queue::Queue;
+pub use turn::Turn;
+
+/// The places of this host.
+#[derive(Debug)]
+pub struct Admission {
+    queue: Mutex<Queue<Arc<str>, oneshot::Sender<Place>>>,
+    arrivals: AtomicU64,
+    most: usize,
+}
+
+/// The right to have a start under way, until it is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Admission>);
+
+/// How many starts there may be, are and would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// Starts that may be under way now.
+    pub places: usize,
+    /// And without pressure.
+    pub most: usize,
+    /// Those that are.
+    pub taken: usize,
+    /// Those that wait.
+    pub waiting: usize,
+}
+
+/// One that waits; it leaves the queue with this.
+struct Waiting<'a> {
+    admission: &'a Admission,
+    owner: Arc<str>,
+    arrival: u64,
+}
+
+impl Admission {
+    /// With so many places.
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::new(Queue::new(most.max(1))),
+            arrivals: AtomicU64::new(0),
+            most: most.max(1),
+        })
+    }
+
+    /// A number for a start that comes now: whoever has a lower one of the same owner is admitted before it.
+    pub fn arrival(&self) -> u64 {
+        self.arrivals.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Waits for a place, as long as this future lives.
+    pub async fn place(self: &Arc<Self>, owner: &str, arrival: u64) -> Result<Place> {
+        let (tell, told) = oneshot::channel();
+        let _waiting = {
+            let mut queue = self.lock();
+            if queue.take() {
+                return Ok(Place(self.clone()));
+            }
+            let owner: Arc<str> = owner.into();
+            queue.enter(owner.clone(), arrival, tell);
+            Waiting {
+                admission: self,
+                owner,
+                arrival,
+            }
+        };
+        told.await.context("the agent is ending")
+    }
+
+    /// How it stands.
+    pub fn standing(&self) -> Standing {
+        let queue = self.lock();
+        Standing {
+            places: queue.places(),
+            most: self.most,
+            taken: queue.taken(),
+            waiting: queue.waiting(),
+        }
+    }
+
+    fn set_places(self: &Arc<Self>, places: usize) {
+        self.lock().set_places(places.min(self.most));
+        self.admit();
+    }
+
+    /// Tells those whose turn it is, not under the lock: one who has just gone gives the place back at once.
+    fn admit(self: &Arc<Self>) {
+        loop {
+            let Some(tell) = self.lock().admit() else {
+                return;
+            };
+            let _ = tell.send(Place(self.clone()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<Arc<str>, oneshot::Sender<Place>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.lock().give_back();
+        self.0.admit();
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.admission.lock().leave(&self.owner, self.arrival);
+    }
+}
