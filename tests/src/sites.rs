@@ -16,10 +16,19 @@ const MODULES: [(&str, &str); 6] = [
     ("env", "mod_env.so"),
 ];
 
+/// A definition's rest for Apache with what [`apache_files`] writes.
+pub const APACHE: &str = r#"
+command = ["apache2", "-D", "FOREGROUND", "-f", "/site/httpd.conf"]
+listen = "tcp:8080"
+"#;
+
 /// Defines a site of Apache with PHP; `rest` is TOML behind `command` and `listen`.
 pub fn apache(host: &Host, name: &str, rest: &str) {
-    let command = r#"command = ["apache2", "-D", "FOREGROUND", "-f", "/site/httpd.conf"]"#;
-    let documents = host.site(name, &format!("{command}\nlisten = \"tcp:8080\"\n{rest}"));
+    apache_files(&host.site(name, &format!("{APACHE}{rest}")));
+}
+
+/// The documents of a site of Apache with PHP.
+pub fn apache_files(documents: &Path) {
     let mut config = String::from(
         "ServerRoot /tmp\nServerName localhost\nPidFile /tmp/apache.pid\nListen 8080\nTypesConfig /etc/mime.types\n",
     );
@@ -29,9 +38,9 @@ pub fn apache(host: &Host, name: &str, rest: &str) {
     config += "ErrorLog /dev/stderr\nLogFormat \"%r %>s\" short\nCustomLog /dev/stdout short\nDocumentRoot /site\n\
         DirectoryIndex index.php index.html\nMaxRequestWorkers 32\nStartServers 2\nListenBacklog 512\n\
         <FilesMatch \\.php$>\nSetHandler application/x-httpd-php\n</FilesMatch>\n";
-    put(&documents, "httpd.conf", &config);
+    put(documents, "httpd.conf", &config);
     put(
-        &documents,
+        documents,
         "index.php",
         "<?php echo 'php ', PHP_SAPI, ' as ', posix_getuid(), \"\\n\";\n",
     );

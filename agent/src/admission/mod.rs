@@ -71,19 +71,20 @@ impl Admission {
 
     /// Waits for a place, as long as this future lives.
     pub async fn place(self: &Arc<Self>, owner: &str, arrival: u64) -> Result<Place> {
-        let (tell, told) = oneshot::channel();
-        let _waiting = {
+        let (_waiting, told) = {
             let mut queue = self.lock();
             if queue.take() {
                 return Ok(Place(self.clone()));
             }
             let owner: Arc<str> = owner.into();
+            let (tell, told) = oneshot::channel();
             queue.enter(owner.clone(), arrival, tell);
-            Waiting {
+            let waiting = Waiting {
                 admission: self,
                 owner,
                 arrival,
-            }
+            };
+            (waiting, told)
         };
         told.await.context("the agent is ending")
     }
@@ -104,7 +105,7 @@ impl Admission {
         self.admit();
     }
 
-    /// Tells those whose turn it is, not under the lock: one who has just gone gives the place back at once.
+    /// Tells those whose turn it is; not under the lock, as the place of one who has just gone comes back at once.
     fn admit(self: &Arc<Self>) {
         loop {
             let Some(tell) = self.lock().admit() else {
@@ -121,8 +122,14 @@ impl Admission {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.lock().give_back();
-        self.0.admit();
+        let next = {
+            let mut queue = self.0.lock();
+            queue.give_back();
+            queue.admit()
+        };
+        if let Some(tell) = next {
+            let _ = tell.send(Self(self.0.clone()));
+        }
     }
 }
 

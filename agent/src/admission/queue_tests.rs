@@ -54,7 +54,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn owners_take_turns_and_nobody_is_lost(happenings in proptest::collection::vec(happening(), 0..200)) {
         let mut queue = Queue::new(2);

@@ -129,7 +129,7 @@ pub struct Api {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Starts {
-    /// Containers that may be starting at a time; 0 means four per core.
+    /// Containers that may be starting at a time; 0 means four per core. Fewer while the host is short of processors or memory.
     pub parallel: u32,
     /// Requests that may wait for starts, over all vhosts: 10000. Beyond that the answer is 503.
     pub max_waiting: u32,

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,21 +38,27 @@ fn share(pid: u32) -> f64 {
     (ticks(pid) - before) as f64 / began.elapsed().as_secs_f64()
 }
 
-fn start_all(host: &Host, count: usize) -> Vec<String> {
+/// Definitions of sites with a small static server, shared out among owners; in force when this returns.
+pub(crate) fn define_small(host: &Host, count: usize, owners: usize) {
     let documents = host.documents("shared");
-    let command = match std::env::var_os("FASTCONTAINER_BENCH_SERVER") {
+    let rest = match std::env::var_os("FASTCONTAINER_BENCH_SERVER") {
         Some(server) => {
             std::fs::copy(server, documents.join("server")).unwrap();
             "command = [\"/site/server\"]\nlisten = \"tcp:8080\"\n"
         }
         None => harness::STATIC,
     };
+    let limits = "[limits]\ncpu = \"50%\"\nmemory = \"64M\"\npids = 16\n";
+    define(host, &documents, count, owners, &format!("{rest}{limits}"));
+}
+
+/// Definitions of sites with the same documents, shared out among owners; in force when this returns.
+pub(crate) fn define(host: &Host, documents: &Path, count: usize, owners: usize, rest: &str) {
     for n in 0..count {
         let text = format!(
-            "name = \"{}\"\nowner = \"owner{}\"\ndocuments = {documents:?}\n{command}[limits]\ncpu = \"50%\"\nmemory = \
-             \"64M\"\npids = 16\n[idle]\ntimeout = \"1h\"\n",
+            "name = \"{}\"\nowner = \"owner{}\"\ndocuments = {documents:?}\n{rest}[idle]\ntimeout = \"1h\"\n",
             name(n),
-            n % OWNERS
+            n % owners
         );
         let file = host.dir.join(format!("vhosts.d/{}.toml", name(n)));
         std::fs::write(file, text).unwrap();
@@ -64,6 +71,10 @@ fn start_all(host: &Host, count: usize) -> Vec<String> {
             status["vhosts"]["total"] == count
         },
     );
+}
+
+fn start_all(host: &Host, count: usize) -> Vec<String> {
+    define_small(host, count, OWNERS);
     let mut client = Client::connect(&host.socket()).unwrap();
     let start = |n| dispatch(&mut client, n).1;
     (0..count).map(start).collect()

@@ -16,6 +16,7 @@ mod live;
 mod memory;
 mod report;
 mod scale;
+mod storm;
 mod warm;
 
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ impl Effort {
 type Measure = fn(Effort) -> Vec<Row>;
 
 /// What can be measured, by name.
-const ROWS: [(&str, Measure); 14] = [
+const ROWS: [(&str, Measure); 15] = [
     ("cold", cold::measure),
     ("connect", connect::measure),
     ("exit", exits::measure),
@@ -51,6 +52,7 @@ const ROWS: [(&str, Measure); 14] = [
     ("live", live::measure),
     ("density", density::measure),
     ("crowd", crowd::measure),
+    ("storm", storm::measure),
     ("books", books::measure),
     ("guaranteed", guaranteed::measure),
 ];
