@@ -20,7 +20,7 @@ const OWNERS: usize = 20;
 
 /// Computes for a while before it listens, as an application that loads its framework.
 const LOADS: &str = r#"
-command = ["/bin/sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; exec busybox httpd -f -p 8080"]
+command = ["/bin/sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exec busybox httpd -f -p 8080"]
 listen = "tcp:8080"
 [start]
 timeout = "60s"
