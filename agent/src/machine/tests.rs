@@ -18,7 +18,9 @@ struct World {
 impl World {
     fn apply(&mut self, event: Event, step: &Step, after: State) {
         match event {
-            Event::Ended | Event::StartFailed | Event::NotBegun if step.verdict != Verdict::Stale => {
+            Event::Ended | Event::StartFailed | Event::NotBegun
+                if step.verdict != Verdict::Stale =>
+            {
                 self.alive = false
             }
             _ => {}

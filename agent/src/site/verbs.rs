@@ -48,9 +48,9 @@ impl Site {
         }
         if failed_to_start || (matches!(state, State::Stuck(_)) && event != Event::Up) {
             let refusal = match state {
-                State::Failed { until } => Refusal::StartFailed(
-                    until.saturating_sub(self.platform.uptime()),
-                ),
+                State::Failed { until } => {
+                    Refusal::StartFailed(until.saturating_sub(self.platform.uptime()))
+                }
                 _ => Refusal::Stuck,
             };
             return Ok(Err(self.lock().refused(refusal)));
