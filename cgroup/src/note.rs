@@ -19,26 +19,35 @@ impl Group {
 
     /// Keeps `text`, in place of what was kept before.
     pub fn set_note(&self, text: &str) -> Result<(), Error> {
-        let Some(dir) = self.notebook() else {
-            return Ok(());
-        };
-        rustix::fs::fsetxattr(dir.fd(), NAME, text.as_bytes(), XattrFlags::empty())
-            .map_err(|e| dir.error("keep a note at", "", e))
+        self.notebook().map_or(Ok(()), |dir| keep(dir, NAME, text))
     }
 
     /// What was kept; None if nothing was, or if that is no note.
     pub fn note(&self) -> Result<Option<String>, Error> {
-        let Some(dir) = self.notebook() else {
-            return Ok(None);
-        };
-        let mut buffer = [0u8; LONGEST];
-        match rustix::fs::fgetxattr(dir.fd(), NAME, &mut buffer) {
-            Ok(n) => Ok(buffer
-                .get(..n)
-                .and_then(|text| std::str::from_utf8(text).ok())
-                .map(str::to_owned)),
-            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
-            Err(e) => Err(dir.error("read the note at", "", e)),
-        }
+        self.notebook().map_or(Ok(None), |dir| kept(dir, NAME))
     }
+}
+
+/// Keeps `text` at one directory.
+pub(crate) fn keep(dir: &Dir, name: &str, text: &str) -> Result<(), Error> {
+    rustix::fs::fsetxattr(dir.fd(), name, text.as_bytes(), XattrFlags::empty())
+        .map_err(|e| dir.error("keep a note at", "", e))
+}
+
+/// What was kept there.
+pub(crate) fn kept(dir: &Dir, name: &str) -> Result<Option<String>, Error> {
+    let mut buffer = [0u8; LONGEST];
+    match rustix::fs::fgetxattr(dir.fd(), name, &mut buffer) {
+        Ok(n) => Ok(buffer
+            .get(..n)
+            .and_then(|text| std::str::from_utf8(text).ok())
+            .map(str::to_owned)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+        Err(e) => Err(dir.error("read the note at", "", e)),
+    }
+}
+
+/// Keeps nothing there any more.
+pub(crate) fn forget(dir: &Dir, name: &str) -> Result<(), Error> {
+    rustix::fs::fremovexattr(dir.fd(), name).map_err(|e| dir.error("remove the note at", "", e))
 }

@@ -1,9 +1,10 @@
 //! Giving a group's memory back while it keeps existing.
 
 use crate::Error;
+use crate::dir::Dir;
 use crate::group::Group;
 use crate::hierarchy::Controller;
-use crate::stat;
+use crate::{stat, v1};
 use rustix::io::Errno;
 
 /// Asks for anonymous memory alone, in the words of newer kernels and of those since 6.11.
@@ -32,37 +33,57 @@ impl Group {
         Ok((memory, swap))
     }
 
-    /// Writes at most `most` bytes of its anonymous memory to swap (`memory.reclaim`). Its page cache stays: on a host that
-    /// shares files between groups, that is other groups' too. How much is anonymous then, None where the kernel cannot do
-    /// that (cgroup v1, or before 6.11) or nothing was to be done.
+    /// Bytes of anonymous memory that it has now; 0 where the kernel does not count it.
+    pub fn anonymous(&self) -> Result<u64, Error> {
+        let Some((root, dir)) = self.slot(Controller::Memory) else {
+            return Ok(0);
+        };
+        let key = if root.v2 { "anon" } else { "total_rss" };
+        Ok(stat::flat(&dir.read("memory.stat")?, key).unwrap_or(0))
+    }
+
+    /// Writes about as much as `most` bytes of its anonymous memory to swap, that which processes share included. Its page
+    /// cache stays: on a host that shares files between groups, that is other groups' too. How much is anonymous then, None
+    /// where the kernel cannot do that (cgroup v2 before Linux 6.11) or nothing was to be done.
     ///
-    /// Blocks for as long as the swap device takes.
+    /// Blocks for as long as the swap device takes. On cgroup v1 the group has a lower limit for a moment: nobody else may
+    /// write limits meanwhile, and its processes should be frozen.
     pub fn reclaim_anonymous(&self, most: u64) -> Result<Option<u64>, Error> {
-        let Some(dir) = self
-            .slot(Controller::Memory)
-            .filter(|(root, _)| root.v2)
-            .map(|(_, dir)| dir)
-        else {
+        let Some((root, dir)) = self.slot(Controller::Memory) else {
             return Ok(None);
         };
-        let anonymous = || -> Result<u64, Error> {
-            Ok(stat::flat(&dir.read("memory.stat")?, "anon").unwrap_or(0))
-        };
-        let bytes = anonymous()?.min(most);
+        let bytes = self.anonymous()?.min(most);
         if bytes == 0 {
             return Ok(None);
         }
-        for word in ANONYMOUS {
-            match dir.write_raw("memory.reclaim", &format!("{bytes} {word}")) {
-                // EAGAIN: less than asked was reclaimed.
-                Ok(()) | Err(Errno::AGAIN) => return anonymous().map(Some),
-                // This kernel does not know the word.
-                Err(Errno::INVAL) => {}
-                // Before 5.19.
-                Err(Errno::NOENT) => return Ok(None),
-                Err(e) => return Err(dir.error(&format!("write {bytes} to"), "memory.reclaim", e)),
-            }
-        }
-        Ok(None)
+        let able = match root.v2 {
+            true => ask(dir, bytes)?,
+            false => v1::squeeze(dir, bytes).map(|()| true)?,
+        };
+        able.then(|| self.anonymous()).transpose()
     }
+
+    /// Puts right what a [`Self::reclaim_anonymous`] that did not come to its end, because its process was killed, has left.
+    pub fn settle(&self) -> Result<(), Error> {
+        match self.slot(Controller::Memory) {
+            Some((root, dir)) if !root.v2 => v1::release(dir),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether this kernel could be asked.
+fn ask(dir: &Dir, bytes: u64) -> Result<bool, Error> {
+    for word in ANONYMOUS {
+        match dir.write_raw("memory.reclaim", &format!("{bytes} {word}")) {
+            // EAGAIN: less than asked was reclaimed.
+            Ok(()) | Err(Errno::AGAIN) => return Ok(true),
+            // This kernel does not know the word.
+            Err(Errno::INVAL) => {}
+            // Before 5.19.
+            Err(Errno::NOENT) => return Ok(false),
+            Err(e) => return Err(dir.error(&format!("write {bytes} to"), "memory.reclaim", e)),
+        }
+    }
+    Ok(false)
 }

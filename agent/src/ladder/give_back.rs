@@ -14,15 +14,22 @@ use crate::sys::page_out;
 const PROCESSES: usize = 1024;
 /// Processes that are opened at a time.
 const BATCH: usize = 64;
-/// What cgroup v2 is asked for at a time.
-const STEP: u64 = 16 << 20;
+/// What the group is asked for at a time: whoever wakes the site may have to wait for that.
+const STEP: u64 = 4 << 20;
+/// This part of what there was is much.
+const MUCH: u64 = 8;
 
 /// Gives the anonymous memory of the group's processes back, for as long as `still` says so.
 ///
 /// Shared files stay, whoever's cgroup they are charged to: `memory.reclaim` before Linux 6.11 cannot spare them, so the
-/// processes' own mappings are named to the kernel, and where it can spare them it is asked for the rest: what processes
-/// share with their parents since they were forked.
-pub(super) fn give_back(group: &cgroup::Group, still: &dyn Fn() -> bool) -> Result<()> {
+/// processes' own mappings are named to the kernel. That passes over what processes share with their parents since they were
+/// forked; if that is much, the kernel is asked for it by `squeeze` (see [`cgroup::Group::reclaim_anonymous`]).
+pub(super) fn give_back(
+    group: &cgroup::Group,
+    squeeze: &dyn Fn(u64) -> Result<Option<u64>>,
+    still: &dyn Fn() -> bool,
+) -> Result<()> {
+    let had = group.anonymous()?;
     let mut left = Left {
         text: maps::MOST,
         portions: maps::MOST_PORTIONS,
@@ -48,11 +55,14 @@ pub(super) fn give_back(group: &cgroup::Group, still: &dyn Fn() -> bool) -> Resu
             }
         }
     }
-    // As long as it gets less.
-    let mut left = u64::MAX;
+    let mut left = group.anonymous()?;
+    if left < had / MUCH {
+        return Ok(());
+    }
+    // As long as that takes anonymous memory rather than anything else.
     while still()
-        && let Some(now) = group.reclaim_anonymous(STEP)?
-        && now < left
+        && let Some(now) = squeeze(STEP)?
+        && now + STEP / 4 <= left
     {
         left = now;
     }

@@ -209,6 +209,10 @@ impl Site {
                 anyhow::anyhow!("its address or uid range ({slot}, {range}) cannot be reserved");
             return Err((found.remains(&self.platform), error));
         }
+        // Before anything wakes it: the last agent may have been killed while it gave the memory back.
+        if let Err(error) = found.group.settle() {
+            tracing::error!("{}: {error}", self.name);
+        }
         let frozen = found.group.is_frozen().unwrap_or(false);
         if !frozen {
             // The last agent may have asked for it, in vain until now.

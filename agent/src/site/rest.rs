@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+use tokio::runtime::Handle;
+
 use super::{Inner, Site};
 use crate::config::definition::IdleAction;
 use crate::container::Container;
@@ -16,6 +19,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 const DRAIN_LIMIT: Duration = Duration::from_secs(300);
 /// For so long one that is being stopped keeps others waiting for their turn.
 const STOP_TURN: Duration = Duration::from_secs(10);
+/// For so long giving its memory back waits for a change of its limits.
+const LIMITS_TURN: Duration = Duration::from_secs(2);
 
 impl Site {
     /// It is on another rung, or on none any more: notes it, and when it has to go further down.
@@ -54,6 +59,15 @@ impl Site {
     pub(crate) fn is_reclaimed(&self, container: &Arc<Container>) -> bool {
         let inner = self.lock();
         inner.machine.state() == State::Reclaimed && has(&inner, container)
+    }
+
+    /// [`cgroup::Group::reclaim_anonymous`], while nobody changes its limits; None if they are being changed for long. Blocks.
+    pub(crate) fn squeeze(&self, group: &cgroup::Group, most: u64) -> Result<Option<u64>> {
+        let limits = async { tokio::time::timeout(LIMITS_TURN, self.limits.lock()).await };
+        match Handle::current().block_on(limits) {
+            Ok(_one_at_a_time) => Ok(group.reclaim_anonymous(most)?),
+            Err(_) => Ok(None),
+        }
     }
 
     /// [`Self::feed_about`], unless it has been woken meanwhile: decided under the lock that requests take.

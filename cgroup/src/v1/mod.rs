@@ -11,8 +11,10 @@ use crate::stat;
 use crate::usage::Usage;
 
 mod memory;
+mod squeeze;
 
 use memory::{LIMIT, MEMSW, memory_bytes};
+pub(crate) use squeeze::{release, squeeze};
 
 pub(crate) struct V1;
 

@@ -4,6 +4,7 @@
 mod kept;
 mod pressure;
 mod rungs;
+mod squeeze;
 mod waits;
 
 use harness::limits::{SITE, events};

@@ -9,6 +9,7 @@ mod connect;
 mod crowd;
 mod density;
 mod exits;
+mod frozen;
 mod guaranteed;
 mod limits;
 mod listen;
@@ -55,6 +56,7 @@ const ROWS: [(&str, Measure); 15] = [
     ("storm", storm::measure),
     ("books", books::measure),
     ("guaranteed", guaranteed::measure),
+    ("frozen", frozen::measure),
 ];
 
 fn usage() -> ! {
