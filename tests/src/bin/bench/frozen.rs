@@ -16,7 +16,7 @@ use crate::cold::{first_byte, static_site};
 use crate::report::{Figures, Row};
 
 /// What a page of WordPress has in memory while it is made; PHP keeps it for the next one.
-const PAGE: &str = "<?php for ($n = 0; $n < 90; $n++) $all[] = str_repeat(chr($n), 1 << 17); echo strlen($all[7]), \"\\n\";\n";
+const PAGE: &str = "<?php for ($n = 0; $n < 90; $n++) $all[] = range($n, $n + 8000); echo count($all[7]), \"\\n\";\n";
 /// Processes that have made one.
 const WORKERS: usize = 4;
 const SOON: Duration = Duration::from_secs(60);
@@ -37,10 +37,13 @@ fn frozen(effort: Effort) -> Row {
     let host = Host::as_installed("");
     let server = static_site(&host, SITE, "");
     let mut client = Client::connect(&host.socket()).unwrap();
+    first_byte(&mut client, SITE);
     let mut round = |freeze: bool| {
         if freeze {
-            verb(&mut client, "freeze");
-            wait_for("it is frozen", SOON, || is_frozen(&host));
+            // What the last round sent may have woken it again.
+            wait_for("it is frozen", SOON, || {
+                verb(&mut client, "freeze") && is_frozen(&host)
+            });
         }
         first_byte(&mut client, SITE)
     };
@@ -96,6 +99,7 @@ fn up_and_down(effort: Effort) -> Row {
         AtomicUsize::new(0),
         AtomicUsize::new(0),
     );
+    host.dispatch(SITE).upstream();
     let socket = host.socket();
     let began = Instant::now();
     thread::scope(|scope| {
