@@ -35,16 +35,27 @@ impl Group {
 
     /// Bytes of anonymous memory that it has now; 0 where the kernel does not count it.
     pub fn anonymous(&self) -> Result<u64, Error> {
-        let Some((root, dir)) = self.slot(Controller::Memory) else {
-            return Ok(0);
-        };
-        let key = if root.v2 { "anon" } else { "total_rss" };
-        Ok(stat::flat(&dir.read("memory.stat")?, key).unwrap_or(0))
+        Ok(self.shares()?.0)
     }
 
-    /// Writes about as much as `most` bytes of its anonymous memory to swap, that which processes share included. Its page
-    /// cache stays: on a host that shares files between groups, that is other groups' too. How much is anonymous then, None
-    /// where the kernel cannot do that (cgroup v2 before Linux 6.11) or nothing was to be done.
+    /// Anonymous memory, and page cache that [`Self::reclaim_anonymous`] may take with it.
+    fn shares(&self) -> Result<(u64, u64), Error> {
+        let Some((root, dir)) = self.slot(Controller::Memory) else {
+            return Ok((0, 0));
+        };
+        let text = dir.read("memory.stat")?;
+        let [anonymous, cold, mapped] = match root.v2 {
+            true => ["anon", "inactive_file", "file_mapped"],
+            false => ["total_rss", "total_inactive_file", "total_mapped_file"],
+        }
+        .map(|key| stat::flat(&text, key).unwrap_or(0));
+        Ok((anonymous, if mapped < cold / 8 { cold } else { 0 }))
+    }
+
+    /// Writes about as much as `most` bytes of its anonymous memory to swap, that which processes share included. Page cache
+    /// stays: on a host that shares files between groups, that is other groups' too. But the kernel takes cold page cache
+    /// first, whatever it is told (`cache_trim_mode`); how much memory is left to be taken counts that too, unless much is mapped.
+    /// None where the kernel cannot be asked (cgroup v2 before Linux 6.11) or nothing was to be done.
     ///
     /// Blocks for as long as the swap device takes. On cgroup v1 the group has a lower limit for a moment: nobody else may
     /// write limits meanwhile, and its processes should be frozen.
@@ -60,7 +71,8 @@ impl Group {
             true => ask(dir, bytes)?,
             false => v1::squeeze(dir, bytes).map(|()| true)?,
         };
-        able.then(|| self.anonymous()).transpose()
+        let left = || self.shares().map(|(anonymous, cold)| anonymous + cold);
+        able.then(left).transpose()
     }
 
     /// Puts right what a [`Self::reclaim_anonymous`] that did not come to its end, because its process was killed, has left.

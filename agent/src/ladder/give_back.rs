@@ -55,14 +55,14 @@ pub(super) fn give_back(
             }
         }
     }
-    let mut left = group.anonymous()?;
-    if left < had / MUCH {
+    if group.anonymous()? < had / MUCH {
         return Ok(());
     }
-    // As long as that takes anonymous memory rather than anything else.
+    // As long as that takes what it may.
+    let mut left = u64::MAX;
     while still()
         && let Some(now) = squeeze(STEP)?
-        && now + STEP / 4 <= left
+        && now.saturating_add(STEP / 4) <= left
     {
         left = now;
     }

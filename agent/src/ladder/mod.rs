@@ -154,7 +154,9 @@ pub(crate) fn reclaim(site: Arc<Site>, container: &Arc<Container>) {
             let began = Instant::now();
             let memory = || Some(group.memory_and_swap().ok()?.0);
             let before = memory();
-            if let Err(error) = give_back::give_back(&group, &|most| site.squeeze(&group, most), &still) {
+            if let Err(error) =
+                give_back::give_back(&group, &|most| site.squeeze(&group, most), &still)
+            {
                 tracing::warn!("{}: {error:#}", site.name);
             }
             let more = json!({
