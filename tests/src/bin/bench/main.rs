@@ -40,7 +40,7 @@ impl Effort {
 type Measure = fn(Effort) -> Vec<Row>;
 
 /// What can be measured, by name.
-const ROWS: [(&str, Measure); 15] = [
+const ROWS: [(&str, Measure); 16] = [
     ("cold", cold::measure),
     ("connect", connect::measure),
     ("exit", exits::measure),
