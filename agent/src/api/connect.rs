@@ -73,11 +73,8 @@ impl Server {
     ) -> io::Result<()> {
         let hang_up = HangUp::of(socket.as_fd())?;
         let socket = crate::sys::watch(socket)?;
-        let patience = match peer.role {
-            // A proxy keeps its connections.
-            Role::Operator | Role::Dispatcher => None,
-            Role::Owner(_) | Role::User(_) | Role::Nobody => Some(self.head_timeout),
-        };
+        // A proxy keeps its connections.
+        let patience = (!peer.role.holds_connections()).then_some(self.head_timeout);
         let mut buffer = [0; LARGEST];
         loop {
             let length = tokio::select! {
@@ -108,6 +105,9 @@ impl Server {
         let peer = peer.now(|owner| self.registry.has_owner(owner));
         if peer.role == Role::Nobody {
             return Err(Problem::nobody(peer.uid));
+        }
+        if !peer.role.holds_connections() {
+            return Err(Problem::no_connections(peer.uid));
         }
         let request = request.ok_or_else(|| Problem::too_large(LARGEST))?;
         let asked: Asked = body::json(request)?;

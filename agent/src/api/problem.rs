@@ -75,6 +75,14 @@ impl Problem {
         Self::forbidden(format!("{name:?} is not yours")).about(name)
     }
 
+    /// 403 for an owner who asks for a connection.
+    pub fn no_connections(uid: u32) -> Self {
+        Self::forbidden(format!(
+            "uid {uid} is handed no connections, for its own sites neither: operators and the users of proxies are \
+             (dispatch_users in agent.toml); ask POST /v1/dispatch for an address"
+        ))
+    }
+
     /// 404 for a vhost.
     pub fn unknown_vhost(name: &str) -> Self {
         let detail = format!("no vhost or alias named {name:?} is defined");

@@ -144,6 +144,12 @@ impl Role {
     pub fn dispatches(&self, owner: &str) -> bool {
         *self == Self::Dispatcher || self.owns(owner)
     }
+
+    /// May be handed connections. Each keeps its container's network namespace for as long as somebody holds it, whatever
+    /// has become of the container: an owner could keep any number of namespaces so.
+    pub fn holds_connections(&self) -> bool {
+        matches!(self, Self::Operator | Self::Dispatcher)
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +185,9 @@ mod tests {
         assert_eq!(role(false), Role::Nobody, "without a vhost it is nobody");
         assert!(!peer.role.owns("bolt"), "its name alone is worth nothing");
         assert!(!Role::Dispatcher.owns("acme") && Role::Dispatcher.dispatches("acme"));
-        assert!(!Role::Owner(vec!["acme".into()]).dispatches("bolt"));
+        let acme = Role::Owner(vec!["acme".into()]);
+        assert!(acme.dispatches("acme") && !acme.dispatches("bolt"));
+        assert!(Role::Operator.holds_connections() && Role::Dispatcher.holds_connections());
+        assert!(!acme.holds_connections() && !peer.role.holds_connections());
     }
 }

@@ -72,7 +72,7 @@ fn what_cannot_be_is_said_and_the_connection_goes_on() {
 }
 
 #[test]
-fn rights_are_those_of_the_api() {
+fn operators_and_proxies_are_handed_connections_and_owners_none() {
     let config = format!("dispatch_users = [{FRONT}]\n[owner.acme]\nuid = {OWNER}\n");
     let host = Host::new(&config);
     host.site(SITE, PRIVATE);
@@ -91,7 +91,7 @@ fn rights_are_those_of_the_api() {
     for (uid, own, others) in [
         (0, 200, 200),
         (FRONT, 200, 200),
-        (OWNER, 200, 403),
+        (OWNER, 403, 403),
         (71_009, 403, 403),
     ] {
         assert_eq!(
@@ -100,5 +100,10 @@ fn rights_are_those_of_the_api() {
             "uid {uid}"
         );
     }
+    let told = as_user(OWNER, OWNER, &[], || {
+        let said = Connector::new(&socket).unwrap().ask(SITE).unwrap().json;
+        said["detail"].as_str().unwrap().to_owned()
+    });
+    assert!(told.contains("dispatch_users"), "{told}");
     host.finish();
 }
