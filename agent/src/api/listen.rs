@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -34,13 +34,20 @@ fn bound(path: &Path, mode: u32, kind: SocketType) -> Result<OwnedFd> {
     };
     let address = SocketAddrUnix::new(path)
         .with_context(|| format!("cannot listen on {}", path.display()))?;
-    if path.symlink_metadata().is_ok() {
-        // AGAIN: so many want to connect that its queue is full.
-        if let Ok(()) | Err(Errno::AGAIN) = rustix::net::connect(socket()?, &address) {
-            bail!(
+    if let Ok(there) = path.symlink_metadata() {
+        match rustix::net::connect(socket()?, &address) {
+            // What is no socket refuses, too.
+            Err(Errno::CONNREFUSED) if there.file_type().is_socket() => {}
+            // AGAIN: so many want to connect that its queue is full.
+            Ok(()) | Err(Errno::AGAIN) => bail!(
                 "another agent listens on {} already; stop it or choose another place with --socket and --connect-socket",
                 path.display()
-            );
+            ),
+            Err(error) => bail!(
+                "{} is there and not a socket that a dead agent has left ({error}); remove it or choose another place \
+                 with --socket and --connect-socket",
+                path.display()
+            ),
         }
         std::fs::remove_file(path)
             .with_context(|| format!("cannot remove the old socket {}", path.display()))?;
@@ -53,4 +60,28 @@ fn bound(path: &Path, mode: u32, kind: SocketType) -> Result<OwnedFd> {
     rustix::net::listen(&listener, BACKLOG)
         .with_context(|| format!("cannot listen on {}", path.display()))?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_a_dead_agents_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let bind = |kind| bound(&path, 0o600, kind);
+        let alive = bind(SocketType::SEQPACKET).unwrap();
+        let told = |kind| bind(kind).unwrap_err().to_string();
+        assert!(told(SocketType::SEQPACKET).contains("another agent"));
+        // A socket of another kind, with somebody behind it.
+        assert!(told(SocketType::STREAM).contains("not a socket that a dead agent"));
+        drop(alive);
+        drop(bind(SocketType::SEQPACKET).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "mine").unwrap();
+        assert!(told(SocketType::STREAM).contains("not a socket that a dead agent"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
 }
