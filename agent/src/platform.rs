@@ -17,7 +17,7 @@ use crate::accounts::exposed::Exposed;
 use crate::admission::Admission;
 use crate::config::AgentConfig;
 use crate::config::agent::ListenCheck;
-use crate::config::definition::{Network, Protocol};
+use crate::config::definition::{Definition, Network, Protocol};
 use crate::container::templates::Templates;
 use crate::disk::Projects;
 use crate::division::Division;
@@ -32,6 +32,9 @@ use crate::reverts::Reverts;
 use crate::seeing::Live;
 use crate::site::HitTotals;
 use crate::spawner::Spawner;
+
+/// Bound for a start that has no bound of its own.
+const LONGEST_START: Duration = Duration::from_secs(60);
 
 /// A network namespace for one container.
 pub struct Prepared {
@@ -354,9 +357,10 @@ impl Platform {
         self.waiting.clone().try_acquire_owned().ok()
     }
 
-    /// Bound for what has no bound of its own.
-    pub fn longest_start(&self) -> Duration {
-        Duration::from_secs(60)
+    /// How long a start may take, and a server that runs to listen and to accept again.
+    pub fn start_limit(&self, definition: &Definition) -> Duration {
+        let timeout = definition.start.timeout;
+        timeout.finite().unwrap_or(LONGEST_START)
     }
 
     /// `sites/VHOST` below the run directory.

@@ -334,12 +334,7 @@ async fn open_documents(
     let Some(path) = &definition.documents else {
         return Ok(None);
     };
-    let limit = definition
-        .start
-        .timeout
-        .finite()
-        .unwrap_or(platform.longest_start())
-        / 2;
+    let limit = platform.start_limit(definition) / 2;
     match documents::open(path, limit).await {
         Ok(documents) => Ok(Some(documents)),
         // As text: its source is in it already.

@@ -96,7 +96,7 @@ pub struct Container {
     /// Open files of its processes, as they were last set; None as long as nobody has looked.
     open_files: Arc<Mutex<Option<u64>>>,
     freezing: Arc<Freezing>,
-    /// Commands that operators run in it now.
+    /// Commands that operators run in it now, and connections that are being made to hand them over.
     sessions: Arc<()>,
     /// Its place on the idle ladder.
     rest: rest::Resting,
@@ -238,17 +238,17 @@ impl Container {
         }
     }
 
-    /// Held while an operator's command runs in it: that is use, as a connection is.
+    /// Held while an operator's command runs in it, or a connection to it is being made: that is use, as an open one is.
     pub fn session(&self) -> Arc<()> {
         self.sessions.clone()
     }
 
-    /// Whether an operator's command runs in it.
+    /// Whether anybody holds a [`Self::session`].
     pub fn in_session(&self) -> bool {
         Arc::strong_count(&self.sessions) > 1
     }
 
-    /// Connections that are open to its server now, and operators' commands. May cost more than [`Self::listens`]:
+    /// Connections that are open to its server now, and [sessions](Self::session). May cost more than [`Self::listens`]:
     /// not for the hot path.
     pub fn open_connections(&self) -> Result<usize> {
         let diag = self.namespace.diag();

@@ -27,7 +27,7 @@ impl Site {
             let container = &ready.container;
             // In use from here on: a connection that is still being made is not seen by whoever counts them.
             let _session = container.session();
-            let limit = self.start_limit();
+            let limit = self.platform.start_limit(&self.definition());
             tokio::select! {
                 biased;
                 made = tokio::time::timeout(limit, container.connect()) => return match made {

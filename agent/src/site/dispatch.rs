@@ -30,7 +30,7 @@ struct Patience {
 
 impl Patience {
     fn new(site: &Arc<Site>, container: Arc<Container>) -> Self {
-        let limit = site.start_limit();
+        let limit = site.platform.start_limit(&site.definition());
         site.lock().waiting += 1;
         Self {
             site: site.clone(),
@@ -132,11 +132,5 @@ impl Site {
             timed_out: true,
             ..self.lock().refused(Refusal::NotRunning)
         }
-    }
-
-    /// How long a start may take, and a server that runs to listen and to accept again.
-    pub(super) fn start_limit(&self) -> Duration {
-        let timeout = self.definition().start.timeout;
-        timeout.finite().unwrap_or(self.platform.longest_start())
     }
 }

@@ -25,11 +25,7 @@ pub(super) fn spawn(
     let turn = Turn::new(&site.platform.admission);
     tokio::spawn(async move {
         let mut remains = Remains::default();
-        let limit = definition
-            .start
-            .timeout
-            .finite()
-            .unwrap_or(site.platform.longest_start());
+        let limit = site.platform.start_limit(&definition);
         let deadline = Instant::now() + limit;
         let outcome = loop {
             let attempt = attempt(&site, &definition, &limits, &turn, &mut remains);

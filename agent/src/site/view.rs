@@ -68,8 +68,8 @@ impl Site {
         }
     }
 
-    /// Feeds `event` if it runs, unless a request has come in the last `quiet`, or a request waits or a command of an
-    /// operator's runs and `quiet` is not zero; decided under the same lock that all of them take.
+    /// Feeds `event` if it runs, unless a request has come in the last `quiet`, or a request waits or its container is in
+    /// session and `quiet` is not zero; decided under the lock that requests and operators' commands take as well.
     pub(crate) fn feed_if_quiet(
         self: &Arc<Self>,
         container: &Arc<Container>,
