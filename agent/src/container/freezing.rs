@@ -54,7 +54,7 @@ impl Container {
         }
     }
 
-    /// As it was found by an agent that has just started. The last one may have ended while it stopped the processes.
+    /// As it goes on with an agent that has just started, whatever the last one had asked for.
     pub(crate) fn found_frozen(&self, frozen: bool) {
         if let Err(error) = self.set_frozen(frozen) {
             tracing::debug!("{error:#}");

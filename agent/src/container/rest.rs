@@ -83,15 +83,19 @@ impl Rest {
         note.and_then(|note| Self::parse(&note)).unwrap_or_default()
     }
 
-    /// As it is found: noted at the group, and as the kernel says.
-    pub fn found(group: &cgroup::Group, frozen: bool) -> Self {
+    /// As it is found. It rests if the kernel says so as well as the note: the last agent may have ended before it had frozen
+    /// all of it, or while it stopped the processes of one that runs.
+    pub fn found(group: &cgroup::Group) -> Self {
         let noted = Self::noted(group);
-        let now = boot_millis();
-        match (frozen, noted.rung) {
-            (true, Rung::Frozen | Rung::Reclaimed) | (false, Rung::Running) => noted,
-            (true, Rung::Running) => noted.go(Rung::Frozen, now),
-            (false, Rung::Frozen | Rung::Reclaimed) => noted.go(Rung::Running, now),
+        if noted.rests() && !group.is_frozen().unwrap_or(false) {
+            return noted.go(Rung::Running, boot_millis());
         }
+        noted
+    }
+
+    /// Whether its processes are frozen.
+    pub fn rests(&self) -> bool {
+        self.rung > Rung::Running
     }
 }
 

@@ -18,29 +18,30 @@ pub struct Found {
     pidfd: OwnedFd,
     group: Arc<cgroup::Group>,
     namespace: Arc<netns::Namespace>,
-    /// Its slot and uid range are reserved for it.
-    claimed: bool,
+    /// Its slot is reserved for it.
+    has_slot: bool,
+    /// Its uid range is.
+    has_range: bool,
 }
 
 impl Found {
-    /// Keeps its slot and uid range from others. False if they have them already.
+    /// Keeps its slot and uid range from others. False if they have one of them already.
     pub fn claim(&mut self, platform: &Platform) -> bool {
         let Record { slot, range, .. } = self.record;
-        self.claimed =
-            self.claimed || (platform.slots.reserve(slot) && platform.ranges.reserve(range));
-        self.claimed
+        self.has_slot = self.has_slot || platform.slots.reserve(slot);
+        self.has_range = self.has_range || platform.ranges.reserve(range);
+        self.has_slot && self.has_range
     }
 
-    /// All of it as something to be removed.
-    pub fn remains(self, platform: &Arc<Platform>) -> Remains {
+    /// All of it as something to be removed, and given back as far as it is its own.
+    pub fn remains(mut self, platform: &Arc<Platform>) -> Remains {
+        self.claim(platform);
         Remains {
             group: Some(self.group),
             namespace: Some(self.namespace),
             address: self.record.address,
-            slot: Some(self.record.slot)
-                .filter(|slot| self.claimed || platform.slots.reserve(*slot)),
-            range: Some(self.record.range)
-                .filter(|range| self.claimed || platform.ranges.reserve(*range)),
+            slot: self.has_slot.then_some(self.record.slot),
+            range: self.has_range.then_some(self.record.range),
             ..Remains::default()
         }
     }
@@ -150,7 +151,8 @@ fn find(platform: &Arc<Platform>, record: &Record) -> Result<Option<Found>> {
         pidfd,
         group: Arc::new(group),
         namespace: Arc::new(namespace),
-        claimed: false,
+        has_slot: false,
+        has_range: false,
     }))
 }
 
@@ -213,12 +215,7 @@ impl Site {
         if let Err(error) = found.group.settle() {
             tracing::error!("{}: {error}", self.name);
         }
-        let frozen = found.group.is_frozen().unwrap_or(false);
-        if !frozen {
-            // The last agent may have asked for it, in vain until now.
-            let _ = found.group.thaw(std::time::Duration::ZERO);
-        }
-        let rest = Rest::found(&found.group, frozen);
+        let rest = Rest::found(&found.group);
         let age = crate::time::boot_millis().saturating_sub(found.record.ready_boot);
         let age = std::time::Duration::from_millis(age);
         let container = Arc::new(Container::new(
@@ -232,7 +229,7 @@ impl Site {
                 .checked_sub(age)
                 .unwrap_or_else(std::time::Instant::now),
         ));
-        container.found_frozen(frozen);
+        container.found_frozen(rest.rests());
         {
             let mut inner = self.lock();
             container.set_rest(rest);
