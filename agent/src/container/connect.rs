@@ -13,22 +13,21 @@ use tokio::sync::oneshot;
 use super::Container;
 
 /// Between two attempts at a server that does not accept: there is nothing to wait for.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 impl Container {
-    /// A new connection to its server (non-blocking, close-on-exec). Waits for as long as the server's queue is full or
-    /// nobody listens: how long, and until when there is a server at all, is up to the caller.
-    pub(crate) async fn connect(&self) -> io::Result<OwnedFd> {
+    /// A new connection to its server (non-blocking, close-on-exec), None where nobody listens. Waits for as long as the
+    /// server's queue is full: how long is up to the caller.
+    pub(crate) async fn connect(&self) -> io::Result<Option<OwnedFd>> {
         loop {
             let connection = match self.upstream.strip_prefix("unix:") {
                 Some(path) => connect_unix(path),
                 None => self.connect_tcp().await,
             };
             match connection.as_ref().map_err(Errno::from_io_error) {
-                Err(Some(Errno::AGAIN | Errno::CONNREFUSED | Errno::CONNRESET)) => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                _ => return connection,
+                Err(Some(Errno::AGAIN)) => tokio::time::sleep(PAUSE).await,
+                Err(Some(Errno::CONNREFUSED | Errno::CONNRESET)) => return Ok(None),
+                _ => return connection.map(Some),
             }
         }
     }

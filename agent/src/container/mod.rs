@@ -32,6 +32,7 @@ use tokio::io::unix::AsyncFd;
 use crate::config::definition::Listen;
 use crate::platform::Platform;
 
+pub(crate) use connect::PAUSE as CONNECT_PAUSE;
 pub use drift::{Drift, drifted};
 use freezing::Freezing;
 pub use limits::{in_force, translate};
@@ -202,7 +203,7 @@ impl Container {
         }
     }
 
-    /// Makes its Unix socket known to the front, once it listens.
+    /// Makes its Unix socket known to the front, once it listens; again where its server has made another one.
     pub(crate) fn publish(&self, platform: &Platform) -> Result<()> {
         match &self.listener {
             Listener::Unix(path) => {

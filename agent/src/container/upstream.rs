@@ -13,9 +13,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags};
 use shim::protocol::Ids;
 
@@ -30,6 +32,9 @@ fn directory(platform: &Platform, vhost: &str) -> PathBuf {
 pub(super) fn path(platform: &Platform, vhost: &str) -> PathBuf {
     directory(platform, vhost).join("upstream")
 }
+
+/// What is linked before it is known to be a socket.
+const NEW: &str = "new";
 
 /// The longest path that fits into an address with the NUL that most programs, nginx among them, want behind it.
 const SOCKET_PATH: usize = 107;
@@ -75,8 +80,13 @@ pub(super) fn prepare(platform: &Platform, vhost: &str, ids: Ids) -> Result<Owne
         .context("cannot make a mount of the socket's directory")
 }
 
-/// Links the socket that the tenant's server has made to where the front finds it.
+/// One at a time, since requests publish as well; it takes microseconds.
+static PUBLISHING: Mutex<()> = Mutex::new(());
+
+/// Links the socket that the tenant's server has made to where the front finds it, in the place of one that it had made
+/// before.
 pub(super) fn publish(platform: &Platform, vhost: &str, socket: &str, ids: Ids) -> Result<()> {
+    let _one_at_a_time = PUBLISHING.lock().unwrap_or_else(PoisonError::into_inner);
     let name = Path::new(socket)
         .file_name()
         .context("the socket has no name")?;
@@ -87,24 +97,33 @@ pub(super) fn publish(platform: &Platform, vhost: &str, socket: &str, ids: Ids) 
             .with_context(|| format!("cannot open {}", path.display()))
     };
     let (top, app) = (open(&directory)?, open(&directory.join("app"))?);
+    let discard = || match rustix::fs::unlinkat(top.as_fd(), NEW, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    };
     // Without AT_SYMLINK_FOLLOW a link is linked itself, so what was linked is checked afterwards, where nobody
     // else can exchange it.
-    rustix::fs::linkat(app.as_fd(), name, top.as_fd(), "upstream", AtFlags::empty())
-        .with_context(|| format!("cannot link the socket {socket} of {vhost}"))?;
-    let status = rustix::fs::statat(top.as_fd(), "upstream", AtFlags::SYMLINK_NOFOLLOW)?;
+    let link = || rustix::fs::linkat(app.as_fd(), name, top.as_fd(), NEW, AtFlags::empty());
+    let linked = match link() {
+        // Of an agent that was killed.
+        Err(Errno::EXIST) => discard().and_then(|()| link()),
+        linked => linked,
+    };
+    linked.with_context(|| format!("cannot link the socket {socket} of {vhost}"))?;
+    let status = rustix::fs::statat(top.as_fd(), NEW, AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(status.st_mode) != FileType::Socket
         || status.st_uid != ids.host_uid()
     {
-        rustix::fs::unlinkat(top.as_fd(), "upstream", AtFlags::empty())?;
+        discard()?;
         bail!("{socket} of {vhost} is not a socket of the site's user");
     }
-    rustix::fs::chmodat(
-        top.as_fd(),
-        "upstream",
-        Mode::from_raw_mode(0o666),
-        AtFlags::empty(),
-    )
-    .context("cannot open the socket to the front")
+    let mode = Mode::from_raw_mode(0o666);
+    rustix::fs::chmodat(top.as_fd(), NEW, mode, AtFlags::empty())
+        .context("cannot open the socket to the front")?;
+    rustix::fs::renameat(top.as_fd(), NEW, top.as_fd(), "upstream")
+        .context("cannot publish the socket")?;
+    // Where both were links to the same socket, nothing was renamed.
+    Ok(discard()?)
 }
 
 /// Removes everything of it; nothing there is no error.
@@ -117,7 +136,7 @@ pub(super) fn remove(platform: &Platform, vhost: &str) -> Result<()> {
         match rustix::mount::unmount(&directory, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}
             // Not a mount point (any more).
-            Err(rustix::io::Errno::INVAL) => break,
+            Err(Errno::INVAL) => break,
             Err(error) => {
                 return Err(error)
                     .with_context(|| format!("cannot unmount {}", directory.display()));

@@ -50,9 +50,14 @@ impl Drop for Patience {
 impl Site {
     /// Makes the vhost ready and says where; waits for a start under way.
     pub async fn dispatch(self: &Arc<Self>) -> Result<Ready, Refused> {
+        self.dispatch_anew(true).await
+    }
+
+    /// [`Self::dispatch`]; `new`: it has not been counted yet.
+    pub(super) async fn dispatch_anew(self: &Arc<Self>, mut new: bool) -> Result<Ready, Refused> {
         let mut patience: Option<Patience> = None;
         loop {
-            let container = match self.dispatch_now(patience.is_none()) {
+            let container = match self.dispatch_now(std::mem::take(&mut new)) {
                 Now::Answer(answer) => return answer,
                 Now::Wait(told, _place) => {
                     return told

@@ -20,27 +20,38 @@ listen = "tcp:8080"
 mode = "private"
 "#;
 
-/// `server.py unix PATH`, `tcp BACKLOG`, `inherited`, all of which answer; or `full`, which accepts nothing.
+/// `server.py unix PATH`, `tcp BACKLOG`, `inherited`, all of which answer; `again`, which listens anew for each; or `full`, which
+/// accepts nothing.
 const SERVER: &str = r"
 import os, socket, sys, time
 kind, more = sys.argv[1], sys.argv[2]
-if kind == 'inherited':
-    server = socket.socket(fileno=3)
-elif more.startswith('/'):
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(more)
-else:
-    server = socket.socket()
-    server.bind(('0.0.0.0', 8080))
-if kind != 'inherited':
+def listener():
+    if kind == 'inherited':
+        return socket.socket(fileno=3)
+    if more.startswith('/'):
+        server = socket.socket(socket.AF_UNIX)
+        if os.path.exists(more):
+            os.unlink(more)
+        server.bind(more)
+    else:
+        server = socket.socket()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(('0.0.0.0', 8080))
     server.listen(0 if kind == 'full' else 64)
+    return server
+server = listener()
 while kind == 'full' and not os.path.exists('/site/go'):
     time.sleep(0.01)
 while True:
     client, _ = server.accept()
     client.recv(4096)
+    if kind == 'again':
+        server.close()
     client.sendall(b'HTTP/1.0 200 OK\r\n\r\n' + kind.encode())
     client.close()
+    if kind == 'again':
+        time.sleep(0.2)
+        server = listener()
 ";
 
 /// Defines a site with that server; `rest` is TOML behind `listen`.

@@ -133,3 +133,62 @@ fn a_server_that_does_not_accept_is_waited_for() {
     });
     host.finish();
 }
+
+#[test]
+fn a_server_that_listens_anew_is_reached_again() {
+    let host = Host::new("");
+    let private = "[network]\nmode = \"private\"\n";
+    python(&host, SITE, ["again", ""], "tcp:8080", private);
+    let (unix, path) = ("b.example.com", "/run/site/s");
+    python(
+        &host,
+        unix,
+        ["again", path],
+        &format!("unix:{path}"),
+        private,
+    );
+    let connector = host.connector();
+    for vhost in [SITE, unix] {
+        for asked in 1..=4 {
+            let answer = connector.ask(vhost).unwrap().get("/").unwrap();
+            assert_eq!(answer.body, b"again", "{vhost}");
+            // However often it was tried.
+            assert_eq!(host.status(vhost)["dispatches"], asked, "{vhost}");
+        }
+        assert_eq!(host.status(vhost)["starts"], 1);
+    }
+    host.finish();
+}
+
+#[test]
+fn who_waits_for_a_server_wakes_it_again() {
+    let host = Host::new("");
+    let (path, private) = ("/run/site/s", "[network]\nmode = \"private\"\n");
+    let documents = host.documents(SITE);
+    python(
+        &host,
+        SITE,
+        ["full", path],
+        &format!("unix:{path}"),
+        private,
+    );
+    // One fits into the queue.
+    let (first, waiting) = (host.connector(), host.connector());
+    let held = hold(&first, SITE);
+    waiting
+        .send(format!("{{\"vhost\":\"{SITE}\"}}").as_bytes())
+        .unwrap();
+    wait_for("it waits", seconds(10), || {
+        host.status(SITE)["dispatches"] == 2
+    });
+    assert_eq!(host.verb(SITE, "freeze").status, 200);
+    put(&documents, "go", "");
+    assert_eq!(get(held, "/").unwrap().body, b"full");
+    assert_eq!(waiting.receive().unwrap().get("/").unwrap().body, b"full");
+    let status = host.status(SITE);
+    assert_eq!(
+        (&status["dispatches"], &status["starts"]),
+        (&2.into(), &1.into())
+    );
+    host.finish();
+}
