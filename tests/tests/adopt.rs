@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use harness::limits::{by_hand, in_cgroup};
 use harness::sites::{put, script};
 use harness::{Host, STATIC, seconds, wait_for};
 
@@ -178,5 +179,57 @@ fn an_agent_that_is_told_to_end_leaves_no_helper_behind() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     host.start();
+    host.finish();
+}
+
+#[test]
+fn one_that_the_agent_had_stopped_for_a_moment_goes_on() {
+    let host = Host::new("");
+    host.site(SITE, STATIC);
+    host.dispatch(SITE).upstream();
+    let pid = pid_of(&host, "pid");
+    for rested in [false, true] {
+        if rested {
+            assert_eq!(host.verb(SITE, "freeze").status, 200);
+            assert_eq!(host.dispatch(SITE).json()["cold"], false);
+        }
+        host.signal_agent(libc::SIGKILL);
+        // As an agent does that changes the open files of all its processes.
+        by_hand(&host, &format!("acme/{SITE}"), ["cgroup.freeze"; 2], "1");
+        wait_for("it is frozen", seconds(10), || {
+            in_cgroup(&host, ["cgroup.events"; 2]).contains("frozen 1")
+        });
+        host.start();
+        assert_eq!(host.state(SITE), "running");
+        assert_eq!(host.get(SITE, "/").status, 200);
+        assert_eq!(pid_of(&host, "pid"), pid);
+    }
+    host.finish();
+}
+
+#[test]
+fn who_is_defined_anew_waits_until_its_last_container_is_gone() {
+    let host = Host::new("");
+    let many = "for i in $(seq 100); do sleep 1000 & done; exec busybox httpd -f -p 8080 -h /site";
+    host.site(SITE, &script(many));
+    host.dispatch(SITE).upstream();
+    let file = host.dir.join("vhosts.d/a.example.com.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    host.signal_agent(libc::SIGKILL);
+    fs::remove_file(&file).unwrap();
+    host.start();
+    fs::write(&file, &text).unwrap();
+    wait_for("it is defined", seconds(10), || {
+        let answer = host.dispatch(SITE);
+        assert!(answer.status != 200 || answer.json()["cold"] == true);
+        answer.status == 200
+    });
+    let gone = "removed what was left of it";
+    assert!(host.log().contains(gone), "nobody starts before");
+    let pid = pid_of(&host, "pid");
+    // Nor has it lost anything by which the next agent finds it.
+    host.crash_and_restart();
+    assert_eq!(host.dispatch(SITE).json()["cold"], false);
+    assert_eq!(pid_of(&host, "pid"), pid);
     host.finish();
 }

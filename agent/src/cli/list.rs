@@ -37,17 +37,21 @@ struct Usage {
     pids: Option<u64>,
 }
 
-/// A definition file that is not in force.
+/// A definition file that is not in force, or a vhost without its own.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct FileProblem {
     file: String,
+    vhost: String,
     message: String,
 }
 
 impl FileProblem {
     /// One warning.
     pub(crate) fn line(&self) -> String {
+        if self.file.is_empty() {
+            return format!("{}: {}", self.vhost, self.message);
+        }
         // With a line and column the message names the file itself.
         match self.message.strip_prefix(&self.file) {
             Some(rest) if rest.starts_with(':') => self.message.clone(),

@@ -75,6 +75,7 @@ impl Registry {
                     if !may(&definition.owner) {
                         return Err(Problem::not_yours(asked));
                     }
+                    self.cleared(&definition.name).await?;
                     if let Some(site) = self.wake(definition, defined.is_some())? {
                         return permitted(site);
                     }
@@ -111,8 +112,8 @@ impl Registry {
         self.definitions().get(vhost).is_some() || self.pattern_definition(vhost).is_some()
     }
 
-    /// The structure of a vhost, made if it has none. None if its definition has changed meanwhile; `defined` says
-    /// that it comes from a file, not from a pattern.
+    /// The structure of a vhost, made if it has none. None if its definition has changed meanwhile, or what is left of its
+    /// last container is being removed; `defined` says that it comes from a file, not from a pattern.
     fn wake(
         self: &Arc<Self>,
         definition: Arc<Definition>,
@@ -134,8 +135,14 @@ impl Registry {
             self.place_woken(&fresh);
         }
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
+        let Ok(found) = self.unclaimed.take(&fresh.name) else {
+            // Its last container has to be gone first.
+            return Ok(sites.get(&fresh.name).cloned());
+        };
         let site = sites.entry(fresh.name.clone()).or_insert(fresh).clone();
-        self.claim(&site);
+        if let Some(found) = found {
+            Self::give(&site, found);
+        }
         site.begin_temporary();
         Ok(Some(site))
     }

@@ -4,6 +4,7 @@
 //! look-ups, however many there are.
 
 mod change;
+mod clearing;
 mod find;
 mod list;
 mod owners;
@@ -14,27 +15,21 @@ mod watch;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::watch as watch_channel;
-use tokio::task::JoinHandle;
 
 use crate::config::Rules;
 use crate::config::store::{Definitions, load_dir};
-use crate::container::{KILL_LIMIT, Remains};
 use crate::platform::Platform;
-use crate::site::{Site, Survey, account_leftover, survey, sweep};
+use crate::site::{Site, Survey, survey, sweep};
 
 use crate::config::pattern::Patterns;
 pub use change::Placed;
 pub use list::Counts;
 use watch::Watch;
 pub use watch::watch;
-
-/// How often the rest of a vhost that is not defined any more is tried to be removed.
-const CLEAR_RETRY: Duration = Duration::from_secs(10);
 
 /// The vhosts.
 pub struct Registry {
@@ -210,33 +205,12 @@ impl Registry {
         for (vhost, remains) in found.remains {
             match self.wake_known(&vhost) {
                 Some(site) => site.clear_leftover(remains),
-                None => drop(self.clear(remains, vhost)),
+                None => {
+                    self.unclaimed.begin_clearing(&vhost);
+                    self.clear(remains, vhost);
+                }
             }
         }
-    }
-
-    /// Removes what is left of a vhost that is not defined any more, however long that takes.
-    fn clear(self: &Arc<Self>, mut remains: Remains, vhost: String) -> JoinHandle<()> {
-        account_leftover(&self.platform, &vhost, &remains);
-        let platform = self.platform.clone();
-        tokio::spawn(async move {
-            loop {
-                let (platform, name) = (platform.clone(), vhost.clone());
-                let work = tokio::task::spawn_blocking(move || {
-                    let result = remains.remove(&platform, &name, KILL_LIMIT);
-                    (remains, result)
-                });
-                let Ok((back, result)) = work.await else {
-                    return;
-                };
-                match result {
-                    Ok(()) => return tracing::info!("{vhost}: removed what was left of it"),
-                    Err(error) => tracing::error!("{error}"),
-                }
-                remains = back;
-                tokio::time::sleep(CLEAR_RETRY).await;
-            }
-        })
     }
 
     /// Ends every container: for the removal of the package.
