@@ -74,3 +74,33 @@ fn the_next_agent_is_told() {
         );
     });
 }
+
+#[test]
+fn one_who_sends_without_a_pause_is_told_of_in_parts() {
+    as_host(|| {
+        let host = host();
+        let (namespace, _server, stream) = connected(&host, 1);
+        let address = ip("10.88.0.1");
+        host.watch(address).unwrap();
+        let another = || TcpStream::connect((address, 8080)).unwrap();
+        let streams: Vec<_> = (0..99).map(|_| another()).chain([stream]).collect();
+        for round in 1..5 {
+            for mut stream in &streams {
+                stream.write_all(b"x").unwrap();
+            }
+            eventually("all has come and is acknowledged", || {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                round == 4 || namespace.diag().tcp_unread(Method::SockDiag, 8080).unwrap() == 100
+            });
+        }
+        let arrivals = host.arrivals().unwrap();
+        let first = arrivals.read().unwrap();
+        assert_eq!((first.addresses, first.more), (vec![address], true));
+        // Attended to after the first part.
+        host.unwatch(address).unwrap();
+        for _ in 0..3 {
+            let _ = arrivals.read().unwrap();
+        }
+        assert_eq!(arrivals.read().unwrap(), netns::Told::default());
+    });
+}

@@ -4,13 +4,18 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::Interest;
+use tokio::sync::Notify;
 
 use crate::platform::Platform;
 use crate::site::Site;
 use crate::sys;
+
+/// Between two searches for what could not be told: each asks for all that rest.
+const BETWEEN_SEARCHES: Duration = Duration::from_secs(1);
 
 /// Whose the addresses are that are watched: always as the kernel has them. One stays until data has come for it or another
 /// vhost has it, so that no request that wakes a vhost pays for taking it out.
@@ -36,13 +41,33 @@ impl Watched {
         site.platform.host.unwatch(address)
     }
 
-    fn of(&self, address: Ipv4Addr) -> Option<Arc<Site>> {
-        self.lock().get(&address)?.upgrade()
+    /// Whose it is. If that one is gone, with which all is gone that could have taken its address out, nobody watches it any more.
+    fn of(&self, address: Ipv4Addr, host: &netns::Host) -> Option<Arc<Site>> {
+        let mut watched = self.lock();
+        match whose(&mut watched, address)? {
+            Some(site) => Some(site),
+            None => {
+                if let Err(error) = host.unwatch(address) {
+                    tracing::warn!("{error}");
+                }
+                None
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Weak<Site>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose an address is, if it is watched: Some(None) is said once of one who is gone.
+#[allow(clippy::option_option, reason = "three answers")]
+fn whose<T>(watched: &mut HashMap<Ipv4Addr, Weak<T>>, address: Ipv4Addr) -> Option<Option<Arc<T>>> {
+    let one = watched.get(&address)?.upgrade();
+    if one.is_none() {
+        watched.remove(&address);
+    }
+    Some(one)
 }
 
 /// Wakes from now on whoever data comes for.
@@ -60,6 +85,14 @@ pub(super) fn attend(platform: &Arc<Platform>) {
 }
 
 async fn run(platform: &Weak<Platform>) -> Result<()> {
+    let lost = Notify::new();
+    tokio::select! {
+        ended = attend_to_notices(platform, &lost) => ended,
+        () = find_lost(platform, &lost) => Ok(()),
+    }
+}
+
+async fn attend_to_notices(platform: &Weak<Platform>, lost: &Notify) -> Result<()> {
     let host = platform.upgrade().context("no platform")?.host.clone();
     let arrivals = host
         .arrivals()
@@ -67,21 +100,55 @@ async fn run(platform: &Weak<Platform>) -> Result<()> {
     let fd = arrivals.as_fd().try_clone_to_owned()?;
     let readable = sys::watch_for(fd, Interest::READABLE)?;
     loop {
-        readable.readable().await?.clear_ready();
+        let mut ready = readable.readable().await?;
         let told = arrivals.read()?;
+        if !told.more {
+            ready.clear_ready();
+        }
         let Some(platform) = platform.upgrade() else {
             return Ok(());
         };
         for address in told.addresses {
-            if let Some(site) = platform.ladder.watched.of(address) {
+            if let Some(site) = platform.ladder.watched.of(address, &host) {
                 site.data_came(address);
             }
         }
         if told.lost {
-            // Too many at once. Whoever has something to read is woken.
-            for site in platform.live.sites() {
+            lost.notify_one();
+        }
+        // Whoever sends without a pause does not keep the others of this thread from their turn.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// There were too many notices at once: whoever rests and has something to read is woken. Notices are read meanwhile.
+async fn find_lost(platform: &Weak<Platform>, lost: &Notify) {
+    loop {
+        lost.notified().await;
+        let Some(platform) = platform.upgrade() else {
+            return;
+        };
+        for site in platform.live.sites() {
+            if site.state().rests() {
                 site.wake_if_unread().await;
             }
         }
+        drop(platform);
+        tokio::time::sleep(BETWEEN_SEARCHES).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_gone_is_not_watched_any_more() {
+        let (address, one) = (Ipv4Addr::new(10, 88, 0, 1), Arc::new("site"));
+        let mut watched = HashMap::from([(address, Arc::downgrade(&one))]);
+        assert_eq!(whose(&mut watched, address), Some(Some(one.clone())));
+        drop(one);
+        assert_eq!(whose(&mut watched, address), Some(None));
+        assert_eq!(whose(&mut watched, address), None);
     }
 }

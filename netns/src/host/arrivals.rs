@@ -7,6 +7,7 @@ use crate::{Error, Result};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +32,8 @@ const COPIED: u32 = 20;
 const NOTICE: u32 = 256;
 /// For notices that have not been read yet: those of some thousands of containers.
 const UNREAD: usize = 4 << 20;
+/// Notices that are read at a time.
+const AT_ONCE: usize = 256;
 
 /// Tells of data for containers that are watched.
 #[derive(Debug)]
@@ -43,10 +46,12 @@ pub struct Arrivals {
 /// What has been told since it was read last.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// Data has come for these.
+    /// Data has come for these, each of which is named once.
     pub addresses: Vec<Ipv4Addr>,
     /// And for others that are not known: there were too many.
     pub lost: bool,
+    /// There may be more to read at once.
+    pub more: bool,
 }
 
 impl Arrivals {
@@ -102,19 +107,26 @@ impl Arrivals {
         }
     }
 
-    /// Everything that has been told; does not wait.
+    /// What has been told, up to a number of notices: whoever sends without a pause does not keep the caller from attending to
+    /// what it has been told. Does not wait.
     pub fn read(&self) -> Result<Told> {
-        let mut told = Told::default();
+        let (mut told, mut found) = (Told::default(), BTreeSet::new());
         let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
-        loop {
+        told.more = true;
+        for _ in 0..AT_ONCE {
             match rustix::net::recv(&self.told, &mut buffer, RecvFlags::DONTWAIT) {
-                Ok(((datagram, _), _)) => told.addresses.extend(addresses(datagram)),
-                Err(Errno::AGAIN) => return Ok(told),
+                Ok(((datagram, _), _)) => found.extend(addresses(datagram)),
+                Err(Errno::AGAIN) => {
+                    told.more = false;
+                    break;
+                }
                 Err(Errno::NOBUFS) => told.lost = true,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::os("read from", "nfnetlink_log", errno)),
             }
         }
+        told.addresses = found.into_iter().collect();
+        Ok(told)
     }
 }
 
