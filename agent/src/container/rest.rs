@@ -13,6 +13,8 @@ use super::Container;
 const PROMPT: Duration = Duration::from_secs(10);
 /// For so long one that could not be frozen is not tried again.
 const STUBBORN: Duration = Duration::from_secs(60);
+/// For how long one that was connected is not asked for its memory again.
+const CONNECTED: Duration = Duration::from_secs(30);
 
 /// The rung, since when (milliseconds since boot), and how long it had rested before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,8 @@ pub(super) struct Resting {
     leaving: Mutex<Option<Instant>>,
     /// When it could not be frozen.
     stubborn: Mutex<Option<Instant>>,
+    /// When memory was scarce and somebody had a connection to it.
+    connected: Mutex<Option<Instant>>,
 }
 
 fn is_recent(time: &Mutex<Option<Instant>>, within: Duration) -> bool {
@@ -164,6 +168,16 @@ impl Container {
     /// Whether it is no use to try to freeze it again so soon.
     pub(crate) fn is_stubborn(&self) -> bool {
         is_recent(&self.rest.stubborn, STUBBORN)
+    }
+
+    /// Memory is scarce, and somebody has a connection to it.
+    pub(crate) fn note_connected(&self) {
+        set(&self.rest.connected, Some(Instant::now()));
+    }
+
+    /// Whether others are to be asked for their memory before somebody looks again who is connected to it.
+    pub(crate) fn was_connected(&self) -> bool {
+        is_recent(&self.rest.connected, CONNECTED)
     }
 
     /// It is on another rung from now on.

@@ -28,6 +28,9 @@ const PART: u64 = 50;
 /// Whoever was used so recently is in use. Longer than a request takes from its dispatch to its connection.
 pub(crate) const QUIET: Duration = Duration::from_secs(5);
 
+/// After that time nobody else is asked: what the kernel says next is newer than the order they are asked in.
+const PASS: Duration = Duration::from_secs(5);
+
 /// How scarce memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
@@ -103,7 +106,7 @@ async fn run(platform: Weak<Platform>, trigger: AsyncFd<OwnedFd>, level: Level) 
 
 /// Takes as many sites one step down as it takes to give a part of the host's memory back.
 async fn relieve(platform: &Arc<Platform>, level: Level) {
-    let memory = Memory::now();
+    let (began, memory) = (Instant::now(), Memory::now());
     let least = platform.config.pressure.available.permyriad() as f64 / 100.0;
     // The kernel also tells when a site is short of memory under a limit of its own. That is nobody else's concern.
     if memory.available_percent() > least {
@@ -128,7 +131,7 @@ async fn relieve(platform: &Arc<Platform>, level: Level) {
         .collect();
     let (sites, candidates): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
     for place in order(&candidates).into_iter().take(4 * level.most()) {
-        if given >= goal || gone >= level.most() {
+        if given >= goal || gone >= level.most() || began.elapsed() > PASS {
             break;
         }
         if let Some(bytes) = sites[place].relieve(level, swap).await {
@@ -152,7 +155,7 @@ fn candidate(site: &Arc<Site>, level: Level, swap: bool) -> Option<Candidate<Arc
     }
     let used = site.last_request();
     let step = match (level, rung) {
-        (Level::Reclaim, Rung::Running | Rung::Frozen) | (Level::Stop, Rung::Reclaimed)
+        (Level::Reclaim, Rung::Running | Rung::Frozen) | (Level::Stop, Rung::Frozen | Rung::Reclaimed)
             if site.is_excused(level, swap) =>
         {
             Step::Cannot

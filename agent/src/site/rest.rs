@@ -1,6 +1,6 @@
 //! A vhost on the idle ladder: what follows from its rung, and its next step down.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::{Inner, Site};
 use crate::config::definition::IdleAction;
-use crate::container::Container;
+use crate::container::{Container, Rest};
 use crate::ladder::{self, Due, Level, QUIET};
 use crate::machine::{Event, Rung, State, Verdict};
 use crate::time::boot_millis;
@@ -103,21 +103,28 @@ impl Site {
                 }
                 Err(error) => tracing::warn!("{error:#}"),
             },
-            Due::Stop | Due::Age => self.end_in_turn(&container, due).await,
+            Due::Stop | Due::Age => {
+                let (rest, waiting) = (container.rest(), Arc::downgrade(&container));
+                drop(container);
+                self.end_in_turn(&waiting, rest, due).await;
+            }
         }
     }
 
     /// It has rested for its time, or is too old. Many may be: ends it when it is its turn.
-    async fn end_in_turn(self: &Arc<Self>, container: &Arc<Container>, due: Due) {
-        let rest = container.rest();
+    async fn end_in_turn(self: &Arc<Self>, container: &Weak<Container>, rest: Rest, due: Due) {
         let Some(_place) = self.platform.ladder.stop_place().await else {
+            return;
+        };
+        // None: it has ended meanwhile.
+        let Some(container) = container.upgrade() else {
             return;
         };
         if container.rest() != rest {
             // Woken meanwhile: if it rests again, that has been queued anew.
             return;
         }
-        let connected = self.is_connected(container).await;
+        let connected = self.is_connected(&container).await;
         let ended = match due {
             Due::Age => {
                 let limit = self.definition().idle.max_lifetime.finite();
@@ -128,9 +135,10 @@ impl Site {
             _ => (!connected).then_some(Event::IdleStop),
         };
         match ended {
-            None => self.later(container, due, Some(AGAIN)),
+            None => self.later(&container, due, Some(AGAIN)),
             Some(event) => {
-                self.feed_at_rest(container, event);
+                self.feed_at_rest(&container, event);
+                drop(container);
                 // Elapsed: it does not end when it is asked to; the others go on.
                 let _ = tokio::time::timeout(STOP_TURN, self.settled()).await;
             }
@@ -142,6 +150,7 @@ impl Site {
         let container = self.container()?;
         if level == Level::Stop {
             if self.is_connected(&container).await {
+                container.note_connected();
                 return None;
             }
             let had = held(&container, true);
@@ -150,6 +159,7 @@ impl Site {
         }
         if self.state() == State::Running {
             if self.is_connected(&container).await {
+                container.note_connected();
                 return None;
             }
             let frozen = self.feed_if_quiet(&container, QUIET, Event::PressureFreeze);
@@ -177,8 +187,10 @@ impl Site {
     /// Whether it is no use to ask it now to go to this level.
     pub(crate) fn is_excused(&self, level: Level, swap: bool) -> bool {
         let excused = |container: Arc<Container>| match level {
-            Level::Reclaim => container.is_stubborn(),
-            Level::Stop => swap && container.is_leaving(),
+            Level::Reclaim if container.is_stubborn() => true,
+            // One that is frozen gives its memory back whoever is connected.
+            Level::Reclaim => container.rest().rung == Rung::Running && container.was_connected(),
+            Level::Stop => (swap && container.is_leaving()) || container.was_connected(),
         };
         self.container().is_some_and(excused)
     }
