@@ -59,14 +59,40 @@ pub fn overwrite<T: Serialize>(path: &Path, value: &T) -> Result<()> {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
-        let mut text = serde_json::to_vec(value)?;
-        // White space over what is longer now; a shorter file is never cut, which would be a second step.
-        let length = usize::try_from(file.metadata()?.len())?;
-        text.resize(text.len().max(length), b' ');
-        file.write_all_at(&text, 0)?;
-        Ok(())
+        write_over(&file, value)
     };
     attempt().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn write_over<T: Serialize>(file: &File, value: &T) -> Result<()> {
+    let mut text = serde_json::to_vec(value)?;
+    // White space over what is longer now; a shorter file is never cut, which would be a second step.
+    let length = usize::try_from(file.metadata()?.len())?;
+    text.resize(text.len().max(length), b' ');
+    file.write_all_at(&text, 0)?;
+    Ok(())
+}
+
+/// Changes what a file says as [`overwrite`] does, if it is there and `change` says that it is the right one: one that takes
+/// its place meanwhile stays as it is.
+pub fn change<T: Serialize + DeserializeOwned>(
+    path: &Path,
+    change: impl FnOnce(&mut T) -> bool,
+) -> Result<()> {
+    let attempt = || -> Result<()> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = match options.custom_flags(libc::O_NOFOLLOW).open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        let mut value = serde_json::from_reader(std::io::BufReader::new(&file))?;
+        match change(&mut value) {
+            true => write_over(&file, &value),
+            false => Ok(()),
+        }
+    };
+    attempt().with_context(|| format!("cannot change {}", path.display()))
 }
 
 /// Reads a file of [`write`] or [`overwrite`]; None if there is none.
@@ -126,6 +152,23 @@ mod tests {
         );
         remove(&path).unwrap();
         remove(&path).unwrap();
+    }
+
+    #[test]
+    fn changes_what_is_there_and_is_the_right_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        change(&path, |_: &mut u32| true).unwrap();
+        assert_eq!(read::<u32>(&path).unwrap(), None);
+        write(&path, &100u32, Durable::Process).unwrap();
+        for (right, now) in [(true, 7), (false, 7), (true, 7_000)] {
+            let to = |value: &mut u32| {
+                *value = if right { now } else { 1 };
+                right
+            };
+            change(&path, to).unwrap();
+            assert_eq!(read::<u32>(&path).unwrap(), Some(now));
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Freezing {
 }
 
 /// While it lives no process of the container runs or is born. Then all go on, unless their vhost is frozen by now.
-pub(super) struct Still<'a>(&'a Container);
+pub struct Still<'a>(&'a Container);
 
 impl Drop for Still<'_> {
     fn drop(&mut self) {

@@ -256,6 +256,7 @@ pub async fn make(
         listen: definition.listen.to_string(),
         definition: fingerprint,
         device: Some(device.unwrap_or(0)),
+        open_files: None,
     };
     let (Some(group), Some(namespace)) = (remains.group.clone(), remains.namespace.clone()) else {
         return Err(anyhow!("its cgroup or namespace is gone").into());

@@ -22,6 +22,8 @@ mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 
 use anyhow::{Context, Result};
@@ -35,6 +37,7 @@ use crate::platform::Platform;
 pub(crate) use connect::PAUSE as CONNECT_PAUSE;
 pub use drift::{Drift, drifted};
 use freezing::Freezing;
+pub use freezing::Still;
 pub use limits::{in_force, translate};
 pub use make::{MakeError, count_documents, make, status_socket, wait_for_exec};
 pub use open_files::{DEFAULT_OPEN_FILES, OpenFiles, raise_is_allowed};
@@ -75,8 +78,9 @@ pub enum Listener {
 pub struct Container {
     /// The vhost.
     pub vhost: Arc<str>,
-    /// What is on disk about it.
+    /// What was on disk about it when it was made or found.
     pub record: Record,
+    record_path: Arc<Path>,
     /// `10.88.0.6:8080` or `unix:/path`; with loopback only, `127.0.0.1:8080` inside.
     pub upstream: Arc<str>,
     /// Times of its start.
@@ -94,8 +98,10 @@ pub struct Container {
     host: Weak<netns::Host>,
     method: netns::Method,
     link: Mutex<traffic::Link>,
-    /// Open files of its processes, as they were last set; None as long as nobody has looked.
+    /// Open files of its processes, as they were told last; None where that is not known.
     open_files: Arc<Mutex<Option<u64>>>,
+    /// They are told once more in a while.
+    pub(crate) told_again: AtomicBool,
     freezing: Arc<Freezing>,
     /// Commands that operators run in it now, and connections that are being made to hand them over.
     sessions: Arc<()>,
@@ -121,10 +127,12 @@ impl Container {
         began: std::time::Instant,
     ) -> Self {
         Self {
+            record_path: platform.record_path(&vhost).into(),
             vhost,
             upstream: record.upstream.as_str().into(),
             phases: Arc::new(record.phases.clone()),
             listener: Listener::of(&record),
+            open_files: Arc::new(Mutex::new(record.open_files)),
             record,
             pidfd: Arc::new(pidfd),
             group,
@@ -133,7 +141,7 @@ impl Container {
             host: Arc::downgrade(&platform.host),
             method: platform.method,
             link: Mutex::default(),
-            open_files: Arc::default(),
+            told_again: AtomicBool::new(false),
             freezing: Arc::default(),
             sessions: Arc::default(),
             rest: rest::Resting::default(),
@@ -152,11 +160,13 @@ impl Container {
             phases: phases.clone(),
             ready_at: crate::time::unix_now(),
             ready_boot: crate::time::boot_millis(),
+            open_files: self.last_open_files(),
             ..self.record.clone()
         };
         Arc::new(Self {
             vhost: self.vhost.clone(),
             record,
+            record_path: self.record_path.clone(),
             upstream: self.upstream.clone(),
             phases: Arc::new(phases),
             pidfd: self.pidfd.clone(),
@@ -168,6 +178,7 @@ impl Container {
             method: self.method,
             link: Mutex::default(),
             open_files: self.open_files.clone(),
+            told_again: AtomicBool::new(false),
             freezing: self.freezing.clone(),
             sessions: self.sessions.clone(),
             rest: rest::Resting::default(),

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::freezing::Still;
 use super::open_files::{OpenFiles, hard, raise_is_allowed};
-use super::{Container, Drift};
+use super::{Container, Drift, Record};
 use crate::config::Limits;
 use crate::config::definition::LimitKey;
+use crate::persist;
 use crate::sys;
 
 /// How long its processes may take to stop. Those of a site that has used up its CPU quota wait for the next period.
@@ -44,7 +46,8 @@ impl Container {
         *self.known_open_files() = None;
     }
 
-    /// What has to be done for `limits`. Where all is known, which is but after another agent, that is one comparison.
+    /// What has to be done for `limits`. Where all is known, which is but after an agent that did not note it or was killed
+    /// while it changed, that is one comparison.
     pub fn open_files_change(&self, limits: &Limits) -> Result<Option<OpenFiles>> {
         let before = match self.last_open_files() {
             Some(known) => known,
@@ -85,38 +88,52 @@ impl Container {
         })
     }
 
-    /// Changes the limit of all its processes, and does `rest`; if one of both fails, neither has been done. Blocks.
-    ///
-    /// Meanwhile they are stopped: else a child could be born with the old limit behind our back, and its children after
-    /// it. Nothing is changed of processes that do not stop. A lower limit comes last, as without the capability it
-    /// cannot be taken back.
+    /// For as long as what it returns lives its processes are stopped: else a child could be born with the old limit behind our
+    /// back, and its children after it. Nothing is changed of processes that do not stop. Blocks.
+    pub fn still_for_open_files(&self) -> Result<Still<'_>> {
+        let still = self.still(STILL_LIMIT);
+        still.context("cannot change nofile of processes that do not stop")
+    }
+
+    /// Changes the limit of all its processes, which are still, and does `rest`. A lower limit comes last, as without the
+    /// capability it cannot be taken back: if that fails the rest has been done, else if one of both fails neither has.
+    /// Blocks.
     pub fn limit_open_files<T>(
         &self,
-        change: Option<OpenFiles>,
+        change: Option<(OpenFiles, Still<'_>)>,
         rest: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let Some(change) = change else {
+        let Some((change, _still)) = change else {
             return rest();
         };
-        let _still = self
-            .still(STILL_LIMIT)
-            .context("cannot change nofile of processes that do not stop")?;
         // Among them are all that will be asked below, with the same right.
         let pids = self.processes()?;
         self.members(&pids, |pid| self.ask(pid, None))?;
+        self.note_open_files(None)?;
         let done = match change.wanted > change.before {
-            true => {
-                let old = self.put_open_files(&pids, change)?;
-                rest().map_err(|error| self.undo(&old, error))?
-            }
-            false => {
-                let done = rest()?;
-                self.put_open_files(&pids, change)?;
-                done
-            }
+            true => self
+                .put_open_files(&pids, change)
+                .and_then(|old| rest().map_err(|error| self.undo(&old, error))),
+            false => rest().and_then(|done| self.put_open_files(&pids, change).map(|_| done)),
         };
-        *self.known_open_files() = Some(change.wanted);
-        Ok(done)
+        if done.is_ok() {
+            *self.known_open_files() = Some(change.wanted);
+        }
+        match self.note_open_files(self.last_open_files()) {
+            // The next agent asks the command, of which it may know no better.
+            Err(error) if done.is_ok() => tracing::warn!("{error:#}"),
+            _ => {}
+        }
+        done
+    }
+
+    /// Tells the next agent what its processes have been told.
+    fn note_open_files(&self, told: Option<u64>) -> Result<()> {
+        persist::change(&self.record_path, |record: &mut Record| {
+            let own = (self.record.pid, self.record.start_time);
+            record.open_files = told;
+            (record.pid, record.start_time) == own
+        })
     }
 
     /// All that are not init.

@@ -51,6 +51,10 @@ pub struct Record {
     /// Device number of its documents' file system, 0 without documents; nothing in records of agents that did not know it.
     #[serde(default)]
     pub device: Option<u64>,
+    /// Hard limit of open files that its processes were told last; nothing while that changes, and in records of agents that
+    /// did not note it: then the command is asked.
+    #[serde(default)]
+    pub open_files: Option<u64>,
 }
 
 impl Record {

@@ -155,7 +155,8 @@ fn candidate(site: &Arc<Site>, level: Level, swap: bool) -> Option<Candidate<Arc
     }
     let used = site.last_request();
     let step = match (level, rung) {
-        (Level::Reclaim, Rung::Running | Rung::Frozen) | (Level::Stop, Rung::Frozen | Rung::Reclaimed)
+        (Level::Reclaim, Rung::Running | Rung::Frozen)
+        | (Level::Stop, Rung::Frozen | Rung::Reclaimed)
             if site.is_excused(level, swap) =>
         {
             Step::Cannot

@@ -153,6 +153,13 @@ impl Site {
             Ok(changed) => changed,
             Err(error) => {
                 self.claim_again(&owner, before).await;
+                let named = |key| ask.patch.0.iter().any(|(one, _)| *one == key);
+                // The other limits may be in force already.
+                if named(LimitKey::Nofile)
+                    && let Err(undo) = self.enforce_limits_now().await
+                {
+                    return Err(error.context(format!("the old limits are not back: {undo:#}")));
+                }
                 return Err(error);
             }
         };
@@ -360,7 +367,9 @@ impl Site {
         let quick =
             !takes_memory(&wanted, &found) && files.is_none() && self.is_quick(container, limits);
         let write = || -> Result<(Limits, Limits)> {
-            let before = container.limits_with(&found)?;
+            let mut before = container.limits_with(&found)?;
+            let files = self.stop_for_open_files(container, files, below_use)?;
+            let change = files.as_ref().map(|(change, _)| *change);
             let got = container.limit_traffic(limits, || {
                 let owners = &self.platform.owners;
                 let disk = container.record.disk();
@@ -374,6 +383,7 @@ impl Site {
             let mut after = container.limits_with(&got.over(&found))?;
             let quota = self.platform.disk.quota(&self.name).transpose()?;
             after.set(LimitKey::Disk, quota.and_then(|quota| quota.limit));
+            super::open_files::show(container, limits, change, [&mut before, &mut after]);
             Ok((before, after))
         };
         let done = match quick {
@@ -385,9 +395,8 @@ impl Site {
             old.set(LimitKey::Disk, quota);
             self.limit_disk(&old, BelowUse::Enforce).await?;
         }
-        let (mut before, mut after) = done?;
+        let (mut before, after) = done?;
         before.set(LimitKey::Disk, quota);
-        super::open_files::show(container, limits, files, [&mut before, &mut after]);
         Ok((before, after))
     }
 

@@ -1,6 +1,8 @@
 //! Open files of a running site: changed live where the agent may, else with the next start.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -8,8 +10,11 @@ use super::limits::Ask;
 use super::{Kept, Site};
 use crate::config::Limits;
 use crate::config::definition::LimitKey;
-use crate::container::{Container, DEFAULT_OPEN_FILES, OpenFiles, raise_is_allowed};
+use crate::container::{Container, DEFAULT_OPEN_FILES, OpenFiles, Still, raise_is_allowed};
 use crate::disk::BelowUse;
+
+/// When processes that did not stop are asked to once more: meanwhile those that do have to run.
+const AGAIN: Duration = Duration::from_secs(60);
 
 impl Site {
     /// Refuses what this agent could not do, now or when a time is over, before anything has changed.
@@ -66,6 +71,46 @@ impl Site {
         }
     }
 
+    /// Stops its container's processes for that change. If they do not stop and nobody is there to be told, the other limits
+    /// must not wait for that: then it is tried again later.
+    pub(super) fn stop_for_open_files<'a>(
+        self: &Arc<Self>,
+        container: &'a Arc<Container>,
+        change: Option<OpenFiles>,
+        below_use: BelowUse,
+    ) -> Result<Option<(OpenFiles, Still<'a>)>> {
+        let Some(change) = change else {
+            return Ok(None);
+        };
+        match container.still_for_open_files() {
+            Ok(still) => Ok(Some((change, still))),
+            Err(error) if below_use == BelowUse::Enforce => {
+                tracing::warn!("{error:#}; all other limits are in force, this one is tried again");
+                self.enforce_later(container);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn enforce_later(self: &Arc<Self>, container: &Arc<Container>) {
+        if container.told_again.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (site, container) = (Arc::downgrade(self), Arc::downgrade(container));
+        tokio::spawn(async move {
+            tokio::time::sleep(AGAIN).await;
+            let (Some(site), Some(container)) = (site.upgrade(), container.upgrade()) else {
+                return;
+            };
+            container.told_again.store(false, Ordering::Release);
+            drop(container);
+            if let Err(error) = site.enforce_limits().await {
+                tracing::error!("{}: {error:#}", site.name);
+            }
+        });
+    }
+
     /// Whether another definition's limit takes another container.
     pub(super) fn needs_restart_for(&self, limits: &Limits) -> bool {
         let Some(container) = self.container() else {
@@ -91,8 +136,10 @@ impl Site {
         if change.is_refused() {
             return;
         }
-        let done =
-            tokio::task::block_in_place(|| container.limit_open_files(Some(change), || Ok(())));
+        let done = tokio::task::block_in_place(|| {
+            let still = container.still_for_open_files()?;
+            container.limit_open_files(Some((change, still)), || Ok(()))
+        });
         if let Err(error) = done {
             tracing::warn!("{error:#}");
         }
