@@ -23,6 +23,11 @@ const LONGEST: Duration = Duration::from_millis(5);
 /// Between two looks after a notice: its socket is found a moment later. Nor do notices make looks more frequent, as any
 /// program may listen as often as it likes.
 const AFTER_NOTICE: Duration = Duration::from_micros(50);
+/// After so many notices that have led to nothing looks become half as frequent, and again, up to so many times.
+const IN_VAIN: u32 = 24;
+const HALVINGS: u32 = 5;
+/// After a look no other one for so many times as long as it took: a tenant can make it take long.
+const REST: u32 = 10;
 /// For how long a notice that has led to nothing is looked after.
 const FRESH: Duration = Duration::from_millis(1);
 
@@ -42,8 +47,13 @@ pub struct Probe {
 struct Wait {
     probe: Probe,
     since: Instant,
-    looked: Option<Instant>,
+    /// Notices do not lead to a look before.
+    earliest: Instant,
     noticed: Option<Instant>,
+    /// Since the last look.
+    told: bool,
+    /// Looks that notices have led to.
+    in_vain: u32,
     next: Instant,
     tell: Vec<Teller>,
 }
@@ -121,20 +131,26 @@ fn run(shared: &Shared, mut notices: Option<Listening>) {
     // The default slack of 50 µs would double the shortest interval.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000));
     let mut waits: Vec<Wait> = Vec::new();
+    let mut noticed = false;
     while !shared.over.load(Ordering::Acquire) {
-        let next = waits.iter().map(|wait| wait.next).min();
+        let mut next = waits.iter().map(|wait| wait.next).min();
         // Nobody reads notices while nobody waits: what is dropped then costs nobody anything.
-        let watched = notices.as_ref().filter(|_| next.is_some());
+        let mut watched = notices.as_ref().filter(|_| next.is_some());
+        if noticed {
+            // Nor does each wake this thread where programs listen again and again.
+            watched = None;
+            next = next.map(|next| next.min(Instant::now() + AFTER_NOTICE));
+        }
         sleep(shared, watched, next);
         // Err: it has not been rung.
         let _ = rustix::io::read(&shared.bell, &mut [0; 8]);
-        let noticed = notices.as_mut().is_some_and(|n| n.take() > 0);
+        noticed = notices.as_mut().is_some_and(|n| n.take() > 0);
         let now = Instant::now();
         // After the notices have been taken: what comes after its first look is told again.
         for (probe, tell) in shared.arrivals().drain(..) {
             admit(&mut waits, probe, tell, now);
         }
-        waits.retain_mut(|wait| goes_on(wait, now, noticed, notices.is_some()));
+        waits.retain_mut(|wait| goes_on(wait, now, noticed, notices.is_some(), Instant::now));
     }
 }
 
@@ -157,31 +173,44 @@ fn admit(waits: &mut Vec<Wait>, probe: Probe, tell: Teller, now: Instant) {
     waits.push(Wait {
         probe,
         since: now,
-        looked: None,
+        earliest: now,
         noticed: None,
+        told: false,
+        in_vain: 0,
         next: now,
         tell: vec![tell],
     });
 }
 
 /// Asks if it is time to; false when all have been told, or nobody wants to know any more.
-fn goes_on(wait: &mut Wait, now: Instant, noticed: bool, notified: bool) -> bool {
+fn goes_on(
+    wait: &mut Wait,
+    now: Instant,
+    noticed: bool,
+    notified: bool,
+    clock: impl Fn() -> Instant,
+) -> bool {
     if noticed && wait.probe.tcp {
         wait.noticed = Some(now);
-        let earliest = wait.looked.map_or(now, |at| at + AFTER_NOTICE);
-        wait.next = wait.next.min(earliest.max(now));
+        wait.told = true;
+        wait.next = wait.next.min(wait.earliest.max(now));
     }
     if now < wait.next {
         return true;
     }
-    wait.looked = Some(now);
-    wait.next = now
-        + match (notified && wait.probe.tcp, wait.noticed) {
-            (true, Some(at)) if now - at < FRESH => AFTER_NOTICE,
-            (true, _) => LONGEST,
-            (false, _) => interval(now - wait.since),
-        };
-    let answer = match (wait.probe.ask)() {
+    let began = clock();
+    let answer = (wait.probe.ask)();
+    let took = clock() - began;
+    wait.in_vain += u32::from(std::mem::take(&mut wait.told));
+    let soon = AFTER_NOTICE * (1 << (wait.in_vain / IN_VAIN).min(HALVINGS));
+    let pause = match (notified && wait.probe.tcp, wait.noticed) {
+        (true, Some(at)) if now - at < FRESH => soon,
+        (true, _) => LONGEST,
+        (false, _) => interval(now - wait.since),
+    };
+    wait.next = now + took + pause.max(took * REST);
+    wait.earliest = now + took + soon.max(took * REST);
+    let answer = match answer {
         Ok(false) => return wait.tell.iter().any(|tell| !tell.is_closed()),
         Ok(true) => Ok(()),
         Err(error) => Err(error),
@@ -280,12 +309,8 @@ mod tests {
         admit(&mut waits, probe, tell, began);
         let wait = &mut waits[0];
         let mut look = |micros, noticed| {
-            assert!(goes_on(
-                wait,
-                began + Duration::from_micros(micros),
-                noticed,
-                true
-            ));
+            let now = began + Duration::from_micros(micros);
+            assert!(goes_on(wait, now, noticed, true, || now));
             asked.load(Ordering::Relaxed)
         };
         assert_eq!(look(0, false), 1, "at once");
@@ -297,5 +322,34 @@ mod tests {
         let before = asked.load(Ordering::Relaxed);
         let after = (5_051..6_051).map(|at| look(at, true)).last().unwrap();
         assert_eq!(after - before, 20);
+        // Where all of them are in vain they lead to ever fewer.
+        let before = (6_051..100_000).map(|at| look(at, true)).last().unwrap();
+        let after = (100_000..200_000).map(|at| look(at, true)).last().unwrap();
+        assert!((60..65).contains(&(after - before)), "{}", after - before);
+    }
+
+    #[test]
+    fn a_look_that_takes_long_is_seldom() {
+        let (tell, _told) = oneshot::channel();
+        let (mut waits, began) = (Vec::new(), Instant::now());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let probe = Probe {
+            server: 1,
+            tcp: false,
+            ask: Box::new(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Ok(false)
+            }),
+        };
+        admit(&mut waits, probe, tell, began);
+        for millis in 0..550 {
+            let now = began + Duration::from_millis(millis);
+            let looks = std::cell::Cell::new(0);
+            // Five milliseconds between the first and the second time that it is asked for.
+            let clock = || now + Duration::from_millis(5 * looks.replace(looks.get() + 1));
+            assert!(goes_on(&mut waits[0], now, false, false, clock));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 10);
     }
 }
