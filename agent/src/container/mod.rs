@@ -24,7 +24,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{PidfdFlags, Signal};
@@ -45,6 +46,19 @@ pub use record::{LastExit, Record, fingerprint, start_time};
 pub use remove::{KILL_LIMIT, Remains, Unkillable};
 pub use request::{environment, rlimits};
 pub use rest::Rest;
+
+/// For how long a Unix socket that listened is taken to listen, at least.
+const TRUST: Duration = Duration::from_millis(100);
+
+/// For how long an answer holds that took so long.
+fn holds(listens: bool, took: Duration) -> Duration {
+    match listens {
+        true => TRUST.max(took * 50),
+        // Somebody waits for it to change.
+        false if took < Duration::from_millis(1) => Duration::ZERO,
+        false => took * 10,
+    }
+}
 
 /// How long each part of a start took, in ms, and the whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -100,6 +114,8 @@ pub struct Container {
     link: Mutex<traffic::Link>,
     /// Open files of its processes, as they were told last; None where that is not known.
     open_files: Arc<Mutex<Option<u64>>>,
+    /// Whether its Unix socket listens, and until when that is not asked again.
+    heard: Mutex<Option<(bool, Instant)>>,
     /// They are told once more in a while.
     pub(crate) told_again: AtomicBool,
     freezing: Arc<Freezing>,
@@ -141,6 +157,7 @@ impl Container {
             host: Arc::downgrade(&platform.host),
             method: platform.method,
             link: Mutex::default(),
+            heard: Mutex::default(),
             told_again: AtomicBool::new(false),
             freezing: Arc::default(),
             sessions: Arc::default(),
@@ -178,6 +195,7 @@ impl Container {
             method: self.method,
             link: Mutex::default(),
             open_files: self.open_files.clone(),
+            heard: Mutex::default(),
             told_again: AtomicBool::new(false),
             freezing: self.freezing.clone(),
             sessions: self.sessions.clone(),
@@ -233,10 +251,27 @@ impl Container {
         let diag = self.namespace.diag();
         let answer = match &self.listener {
             Listener::Tcp(port) => diag.tcp_listening(self.method, self.address(), *port),
-            Listener::Unix(path) => diag.unix_listening(self.method, path.as_bytes()),
+            Listener::Unix(path) => return self.check_unix(diag, path),
             Listener::Activated => return Ok(true),
         };
         answer.map_err(std::io::Error::other)
+    }
+
+    /// The kernel goes through all Unix sockets of the container for that, of which a tenant may make many: what it said is
+    /// taken to hold for a while, the longer the longer it took.
+    fn check_unix(&self, diag: &netns::Diag, path: &str) -> std::io::Result<bool> {
+        let known = || self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = Instant::now();
+        if let Some((listens, until)) = *known()
+            && began < until
+        {
+            return Ok(listens);
+        }
+        let listens = diag.unix_listening(self.method, path.as_bytes());
+        let listens = listens.map_err(std::io::Error::other)?;
+        let holds = holds(listens, began.elapsed());
+        *known() = Some((listens, Instant::now() + holds));
+        Ok(listens)
     }
 
     /// [`Self::listens`] for the readiness thread.
