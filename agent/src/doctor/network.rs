@@ -23,6 +23,7 @@ pub(super) fn checks(system: &System) -> Vec<Check> {
         ),
         notices(),
         nft(),
+        arrivals(),
         tbf(),
         forward(system.number("proc/sys/net/ipv4/ip_forward")),
         ports(system.number("proc/sys/net/ipv4/ip_unprivileged_port_start")),
@@ -127,6 +128,31 @@ fn nft() -> Check {
             format!("{}: {e}", program.display()),
             "apt-get install --reinstall nftables",
         ),
+    }
+}
+
+/// Tried without being put in force.
+fn arrivals() -> Check {
+    let name = "data notices";
+    let rule = "add table inet fastcontainer-doctor; add chain inet fastcontainer-doctor wake; \
+                add rule inet fastcontainer-doctor wake log group 64512";
+    match Command::new("nft").args(["--check", rule]).output() {
+        Ok(output) if output.status.success() => {
+            Check::ok(name, "the kernel tells of data for sites that are frozen")
+        }
+        Ok(output) if rustix::process::geteuid().is_root() => Check::warn(
+            name,
+            format!(
+                "the kernel does not tell of data for sites that are frozen: {}",
+                String::from_utf8_lossy(&output.stderr)
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+            ),
+            "modprobe nft_log nfnetlink_log; data on a kept connection does not wake who is frozen meanwhile",
+        ),
+        // There is a check of its own for the program.
+        _ => Check::ok(name, "not tried"),
     }
 }
 

@@ -56,8 +56,19 @@ impl Host {
         let mut sets = Sets::open(&config.table)?;
         // The rules first: nothing is routed before it is filtered.
         let kept = sets.load()?;
-        let arrivals = Arrivals::open();
-        rules::load(&config, &kept, arrivals.as_ref().ok().map(Arrivals::group))?;
+        let mut arrivals = Arrivals::open();
+        let loaded = match &arrivals {
+            Ok(arrivals) => rules::load(&config, &kept, Some(arrivals.group())),
+            Err(_) => rules::load(&config, &kept, None),
+        };
+        if let Err(error) = loaded {
+            if arrivals.is_err() {
+                return Err(error);
+            }
+            // nftables may have no `log` where nfnetlink_log is there: CONFIG_NFT_LOG is another one.
+            rules::load(&config, &kept, None)?;
+            arrivals = Err(error);
+        }
         let mut route = Netlink::open(netlink::ROUTE)?;
         let mut requests = Requests::default();
         requests.loopback_address(config.subnet.gateway());
