@@ -131,6 +131,23 @@ fn what_a_server_has_given_up_it_does_not_get_back_from_the_next_agent() {
 }
 
 #[test]
+fn more_than_the_kernel_grants_are_refused_before_anything_is_written() {
+    let host = Host::new("");
+    host.site(SITE, "command = [\"/bin/true\"]\nlisten = \"tcp:8080\"\n");
+    let before = host.status(SITE);
+    for words in [
+        &["nofile=9000000000000", "--dry-run"][..],
+        &["nofile=9000000000000"],
+    ] {
+        let output = host.ctl(&[&["set", SITE][..], words].concat());
+        assert!(!output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains("fs.nr_open"), "{}", text(&output));
+    }
+    assert_eq!(host.status(SITE)["limits"], before["limits"]);
+    host.finish();
+}
+
+#[test]
 fn more_are_in_force_at_once_or_refused_with_nothing_changed() {
     let host = Host::new("");
     family_site(&host, "nofile = 200\npids = 50");

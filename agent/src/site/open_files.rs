@@ -26,7 +26,18 @@ impl Site {
         container: Option<&Container>,
     ) -> Result<()> {
         let named = ask.patch.0.iter().any(|(key, _)| *key == LimitKey::Nofile);
-        if !named || raise_is_allowed() {
+        if !named {
+            return Ok(());
+        }
+        if let (Some(wanted), Some(most)) = (new.nofile().and_then(|n| n.finite()), most())
+            && wanted > most
+        {
+            bail!(
+                "cannot set nofile of {} to {wanted}: this kernel lets no process have more than {most} (fs.nr_open)",
+                self.name
+            );
+        }
+        if raise_is_allowed() {
             return Ok(());
         }
         if let Some(container) = container
@@ -144,6 +155,12 @@ impl Site {
             tracing::warn!("{error:#}");
         }
     }
+}
+
+/// More the kernel lets no process have; None if it does not say.
+fn most() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?;
+    text.trim().parse().ok()
 }
 
 /// Puts it beside the limits that control groups show, of before and after, where it is a limit or was changed.
