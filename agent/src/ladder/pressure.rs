@@ -3,12 +3,10 @@
 //! Nothing here looks by itself: without pressure no event comes. While there is pressure, one comes per window; after each,
 //! so much is given back that the next one need not come.
 
-use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
@@ -18,11 +16,10 @@ use crate::config::agent::Pressure;
 use crate::config::definition::IdleAction;
 use crate::machine::Rung;
 use crate::platform::Platform;
+use crate::psi;
 use crate::seeing::host::Memory;
 use crate::site::Site;
-use crate::sys;
 
-const FILE: &str = "/proc/pressure/memory";
 /// The part of the host's memory that is to be given back after one event.
 const PART: u64 = 50;
 /// Whoever was used so recently is in use. Longer than a request takes from its dispatch to its connection.
@@ -63,7 +60,7 @@ pub(super) fn attend(platform: &Arc<Platform>) {
             continue;
         }
         let window = window.finite().unwrap_or_default();
-        match trigger(share.permyriad(), window) {
+        match psi::trigger("memory", share.permyriad(), window) {
             Ok(trigger) => {
                 tokio::spawn(run(Arc::downgrade(platform), trigger, level));
             }
@@ -72,22 +69,6 @@ pub(super) fn attend(platform: &Arc<Platform>) {
             }
         }
     }
-}
-
-/// Readable as "priority" when the share of time in which something waited for memory was above that.
-fn trigger(permyriad: u64, window: Duration) -> Result<AsyncFd<OwnedFd>> {
-    let window = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
-    let stall = (window.saturating_mul(permyriad) / 10_000).max(1);
-    let mut file = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(FILE)
-        .with_context(|| format!("cannot open {FILE}"))?;
-    // The kernel wants it with its end.
-    let text = format!("some {stall} {window}\0");
-    file.write_all(text.as_bytes())
-        .with_context(|| format!("cannot write {:?} to {FILE}", text.trim_end_matches('\0')))?;
-    sys::watch_for(file.into(), Interest::PRIORITY).with_context(|| format!("cannot watch {FILE}"))
 }
 
 async fn run(platform: Weak<Platform>, trigger: AsyncFd<OwnedFd>, level: Level) {
