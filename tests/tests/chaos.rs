@@ -73,11 +73,11 @@ fn a_thousand_lives_leave_nothing() {
             "{stopped:?}"
         );
     };
-    // Everything that is made once is there after the first lives, the pool is full, the owner has its cgroup.
+    // Everything that is made once is there after the first lives, the pool is full.
     for _ in 0..rounds(20, 5) {
         sites.iter().for_each(|site| life(site));
     }
-    let before = with_full_pool(&host);
+    let before = settled(&host);
     let (descriptors, memory) = (host.descriptors(), memory_kib(host.pid()));
     let began = Instant::now();
     for _ in 0..rounds(1000, 60) / 2 {
@@ -90,8 +90,9 @@ fn a_thousand_lives_leave_nothing() {
     host.finish();
 }
 
-/// What there is once the pool of network namespaces is full: until then it grows by itself.
-fn with_full_pool(host: &Host) -> Snapshot {
+/// What there is once the pool of network namespaces is full, which grows by itself until then, and the owner's cgroup is gone,
+/// which is kept for a while.
+fn settled(host: &Host) -> Snapshot {
     let mut last = (host.snapshot(), Instant::now());
     wait_for("the pool is full", seconds(15), || {
         let now = host.snapshot();
@@ -100,12 +101,16 @@ fn with_full_pool(host: &Host) -> Snapshot {
         }
         last.1.elapsed() > Duration::from_millis(200) * time_scale()
     });
+    wait_for("the owner's cgroup is gone", seconds(60), || {
+        let cgroups = host.snapshot().cgroups;
+        !cgroups.iter().any(|path| path.ends_with("/acme"))
+    });
     host.snapshot()
 }
 
 /// Pooled links have other numbers after each use: compared is how many there are.
 fn same_but_names(host: &Host, before: &Snapshot, descriptors: usize) {
-    let now = with_full_pool(host);
+    let now = settled(host);
     assert_eq!(now.links.len(), before.links.len(), "{now:?}");
     let before = Snapshot {
         links: now.links,
