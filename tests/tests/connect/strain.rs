@@ -67,11 +67,12 @@ fn a_hundred_at_once_are_one_start() {
     hold(&host.connector(), SITE);
     host.verb(SITE, "stop");
     let (together, before) = (Barrier::new(100), host.descriptors());
-    let socket = host.run_dir.join("connect.sock");
+    // All connected before any waits for the others: one that cannot be would leave them waiting.
+    let connectors: Vec<Connector> = (0..100).map(|_| host.connector()).collect();
     thread::scope(|scope| {
-        for _ in 0..100 {
-            scope.spawn(|| {
-                let connector = Connector::new(&socket).unwrap();
+        for connector in connectors {
+            let together = &together;
+            scope.spawn(move || {
                 together.wait();
                 for _ in 0..3 {
                     let handed = connector.ask(SITE).unwrap();
