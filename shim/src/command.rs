@@ -57,7 +57,7 @@ impl Gate {
     }
 
     /// The parent's side: lets the command go.
-    pub(crate) fn open(self) -> Done<()> {
+    pub(crate) fn open(&self) -> Done<()> {
         rustix::io::write(&self.0, &1u64.to_ne_bytes())
             .map(drop)
             .step("let go", "the command")

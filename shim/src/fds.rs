@@ -1,7 +1,7 @@
 //! The descriptors of one request, by role. Each is closed when the request has been handled, in the spawner as in
 //! the child.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use shim::protocol::{Failure, FdRole};
 
@@ -14,6 +14,8 @@ pub(crate) struct Fds {
     pub(crate) exit_file: Option<OwnedFd>,
     pub(crate) log_dir: Option<OwnedFd>,
     pub(crate) netns: Option<OwnedFd>,
+    pub(crate) container_users: Option<OwnedFd>,
+    pub(crate) site_users: Option<OwnedFd>,
     pub(crate) cgroup_dir: Option<OwnedFd>,
     pub(crate) cgroup_procs: Vec<OwnedFd>,
     pub(crate) mounts: Vec<Option<OwnedFd>>,
@@ -65,6 +67,8 @@ impl Fds {
                 FdRole::ExitFile => &mut sorted.exit_file,
                 FdRole::LogDir => &mut sorted.log_dir,
                 FdRole::NetNs => &mut sorted.netns,
+                FdRole::ContainerUsers => &mut sorted.container_users,
+                FdRole::SiteUsers => &mut sorted.site_users,
                 FdRole::CgroupDir => &mut sorted.cgroup_dir,
                 FdRole::Target => &mut sorted.target,
                 FdRole::Stdin => &mut sorted.stdin,
@@ -85,29 +89,14 @@ impl Fds {
         Ok(sorted)
     }
 
-    /// As they came with the request: [`Self::sort`] undone.
-    pub(crate) fn in_order(&self, roles: &[FdRole]) -> Vec<BorrowedFd<'_>> {
-        let (mut procs, mut listen) = (self.cgroup_procs.iter(), self.listen.iter());
-        let fd = |role: &FdRole| match role {
-            FdRole::CgroupProcs => procs.next(),
-            FdRole::Listen => listen.next(),
-            FdRole::Status => self.status.as_ref(),
-            FdRole::ExitFile => self.exit_file.as_ref(),
-            FdRole::LogDir => self.log_dir.as_ref(),
-            FdRole::NetNs => self.netns.as_ref(),
-            FdRole::CgroupDir => self.cgroup_dir.as_ref(),
-            FdRole::Target => self.target.as_ref(),
-            FdRole::Stdin => self.stdin.as_ref(),
-            FdRole::Stdout => self.stdout.as_ref(),
-            FdRole::Stderr => self.stderr.as_ref(),
-            FdRole::Mount(i) => self.mounts.get(usize::from(*i))?.as_ref(),
-        };
-        roles.iter().filter_map(fd).map(AsFd::as_fd).collect()
-    }
-
     /// Checks that a start has what it needs and nothing that belongs to an exec.
     pub(crate) fn check_start(&self, joins_later: bool) -> Result<(), Failure> {
-        let needed = [("Status", &self.status), ("NetNs", &self.netns)];
+        let needed = [
+            ("Status", &self.status),
+            ("NetNs", &self.netns),
+            ("ContainerUsers", &self.container_users),
+            ("SiteUsers", &self.site_users),
+        ];
         let files = [("ExitFile", &self.exit_file), ("LogDir", &self.log_dir)];
         let foreign = [
             ("Target", &self.target),
@@ -149,7 +138,12 @@ impl Fds {
             ("Stdout", &self.stdout),
             ("Stderr", &self.stderr),
         ];
-        let foreign = [("LogDir", &self.log_dir), ("NetNs", &self.netns)];
+        let foreign = [
+            ("LogDir", &self.log_dir),
+            ("NetNs", &self.netns),
+            ("ContainerUsers", &self.container_users),
+            ("SiteUsers", &self.site_users),
+        ];
         if !self.listen.is_empty() {
             return Err(wrong("Listen in an exec"));
         }

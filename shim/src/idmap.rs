@@ -1,6 +1,6 @@
 //! User namespaces: the container's own, and the one that shows a mount only to the site's own ids.
 //!
-//! A user namespace comes from a helper process that lives only until its namespace has been opened. It is kept as
+//! A user namespace comes from a helper process that lives only until its namespace has been opened. The agent keeps it as
 //! a descriptor for the next start of the same site, since nothing in it changes.
 //!
 //! The kernel counts what processes of a user namespace use (inotify instances and watches, pending signals) against its
@@ -9,7 +9,6 @@
 //! outside it.
 
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags, Uid, openat};
 use rustix::process::{DumpableBehavior, Signal, pidfd_send_signal, set_dumpable_behavior};
@@ -20,9 +19,6 @@ use crate::clone::{Side, clone3};
 use crate::report::{Done, Step};
 use crate::sys;
 
-/// How many sites' namespaces are kept; each costs two descriptors and a few kB of kernel memory.
-const KEPT: usize = 64;
-
 /// The two user namespaces of a site.
 #[derive(Debug)]
 pub(crate) struct UserNamespaces {
@@ -32,38 +28,22 @@ pub(crate) struct UserNamespaces {
     pub(crate) site: OwnedFd,
 }
 
-/// Recently used namespaces, the latest last.
+/// Makes them.
 #[derive(Debug)]
-pub(crate) struct Cache {
+pub(crate) struct Maker {
     /// The host's /proc.
     proc: OwnedFd,
-    kept: Vec<(Ids, Rc<UserNamespaces>)>,
 }
 
-impl Cache {
+impl Maker {
     /// `proc` is the host's /proc.
     pub(crate) fn new(proc: OwnedFd) -> Done<Self> {
         keep_power()?;
-        Ok(Self {
-            proc,
-            kept: Vec::with_capacity(KEPT),
-        })
+        Ok(Self { proc })
     }
 
-    /// The namespaces for `ids`, made if they are not there.
-    pub(crate) fn get(&mut self, ids: Ids) -> Done<Rc<UserNamespaces>> {
-        let found = match self.kept.iter().position(|(i, _)| *i == ids) {
-            Some(at) => self.kept.remove(at).1,
-            None => Rc::new(self.make(ids)?),
-        };
-        if self.kept.len() == KEPT {
-            self.kept.remove(0);
-        }
-        self.kept.push((ids, Rc::clone(&found)));
-        Ok(found)
-    }
-
-    fn make(&self, ids: Ids) -> Done<UserNamespaces> {
+    /// New namespaces for `ids`.
+    pub(crate) fn make(&self, ids: Ids) -> Done<UserNamespaces> {
         let container = self.user_namespace(ids.base, &ids.uid_map(), &ids.gid_map())?;
         let single = |inside: u32, host: u32| format!("{inside} {host} 1\n");
         let site = self.user_namespace(

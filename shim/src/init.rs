@@ -2,20 +2,20 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Gid, OFlags, Uid, fchown};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
 use shim::protocol::{ExitRecord, ExitStatus, Join, Report, Start};
 
 use crate::clone::fork;
-use crate::command::{Command, Gate};
+use crate::command::Command;
 use crate::fds::{Fds, need};
 use crate::host::Host;
 use crate::idmap::UserNamespaces;
 use crate::logs::Logs;
-use crate::reap::{self, FORWARDED};
+use crate::plumbing::Plumbing;
+use crate::ready::Ahead;
+use crate::reap;
 use crate::report::{Done, Step, failure, send_report};
 use crate::root::Bare;
 use crate::{confine, packet, sys, timestamp};
@@ -28,16 +28,10 @@ struct Running {
     logs: Logs,
 }
 
-/// Sets the container up, starts the command, and stays as its init. `bare` is what it has prepared already.
-pub(crate) fn run(
-    start: &Start,
-    mut fds: Fds,
-    users: &UserNamespaces,
-    host: &Host,
-    bare: Option<Bare>,
-) -> ! {
+/// Sets the container up, starts the command, and stays as its init. `ahead` is what it has prepared already.
+pub(crate) fn run(start: &Start, mut fds: Fds, host: &Host, ahead: Option<Ahead>) -> ! {
     let running = need(&mut fds.status, "Status").and_then(|status| {
-        let running = set_up(start, &mut fds, users, host, &status, bare);
+        let running = set_up(start, &mut fds, host, &status, ahead);
         if let Err(f) = &running {
             send_report(&status, &Report::Failed(f.clone()));
         }
@@ -71,25 +65,29 @@ pub(crate) fn run(
 fn set_up(
     start: &Start,
     fds: &mut Fds,
-    users: &UserNamespaces,
     host: &Host,
     status: &OwnedFd,
-    bare: Option<Bare>,
+    ahead: Option<Ahead>,
 ) -> Done<Running> {
-    sys::set_signal(libc::SIGCHLD, false);
-    sys::block_only(FORWARDED);
-    let signals = sys::signalfd(FORWARDED).step("make a signal descriptor", "")?;
     join_cgroups(&fds.cgroup_procs)?;
+    let users = UserNamespaces {
+        container: need(&mut fds.container_users, "ContainerUsers")?,
+        site: need(&mut fds.site_users, "SiteUsers")?,
+    };
+    let Ahead { bare, plumbing } = match ahead {
+        Some(ahead) => ahead,
+        None => Ahead {
+            plumbing: Plumbing::lay()?,
+            bare: Bare::build(host)?,
+        },
+    };
+    plumbing.give_to(start.ids)?;
     let netns = need(&mut fds.netns, "NetNs")?;
     move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
         .step("enter", "the network namespace")?;
-    rustix::process::setsid().step("make a session", "")?;
     name_process(&start.vhost)?;
     confine::raise_hard_limits(&start.rlimits)?;
-    let (out, out_end) = output_pipe(start)?;
-    let (err, err_end) = output_pipe(start)?;
-    let gate = Gate::new()?;
-    let furnished = bare.map_or_else(|| Bare::build(host), Ok)?.furnish(start)?;
+    let furnished = bare.furnish(start)?;
     if start.joins_later {
         receive_rest(status, fds)?;
         join_cgroups(&fds.cgroup_procs)?;
@@ -102,11 +100,11 @@ fn set_up(
         env: &start.env,
         workdir: &start.workdir,
         stdin: None,
-        output: [out_end.as_fd(), err_end.as_fd()],
+        output: [plumbing.out.write.as_fd(), plumbing.err.write.as_fd()],
         listen: &fds.listen,
         terminal: false,
         bound_to_parent: false,
-        gate: Some(&gate),
+        gate: Some(&plumbing.gate),
     };
     // Early: what the command needs before its files (a filter of its own above all) it does beside this process, which
     // mounts them.
@@ -124,12 +122,12 @@ fn set_up(
             }
         }
     };
-    furnished.finish(start, fds, users, host)?;
+    furnished.finish(start, fds, &users, host)?;
     rustix::system::sethostname(start.hostname.as_bytes())
         .step("set the host name", &start.hostname)?;
     // The tenant's code begins when nothing of the host's power is left here.
     confine::enter_user_namespace(&users.container)?;
-    gate.open()?;
+    plumbing.gate.open()?;
     // Now that nobody waits for it any more. The command first, where both share a processor.
     rustix::thread::sched_yield();
     confine::settle_as_root()?;
@@ -137,9 +135,15 @@ fn set_up(
     let log_dir = need(&mut fds.log_dir, "LogDir")?;
     Ok(Running {
         command: pid,
-        signals,
+        signals: plumbing.signals,
         exit_file: need(&mut fds.exit_file, "ExitFile")?,
-        logs: Logs::new(log_dir, &start.vhost, start.log, out, err),
+        logs: Logs::new(
+            log_dir,
+            &start.vhost,
+            start.log,
+            plumbing.out.read,
+            plumbing.err.read,
+        ),
     })
 }
 
@@ -181,19 +185,6 @@ pub(crate) fn join_cgroups(procs: &[OwnedFd]) -> Done<()> {
         rustix::io::write(fd, b"0").step("join", "a cgroup")?;
     }
     Ok(())
-}
-
-/// A pipe whose write end the command gets. It belongs to the site's user, so that programs that open /dev/stderr
-/// once more can; the read end never blocks.
-fn output_pipe(start: &Start) -> Done<(OwnedFd, OwnedFd)> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC).step("make", "a pipe")?;
-    let (uid, gid) = (
-        Uid::from_raw(start.ids.host_uid()),
-        Gid::from_raw(start.ids.host_gid()),
-    );
-    fchown(&write, Some(uid), Some(gid)).step("change the owner of", "a pipe")?;
-    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK).step("make non-blocking", "a pipe")?;
-    Ok((read, write))
 }
 
 /// Shows the vhost in the host's process list.

@@ -16,6 +16,7 @@ mod log_line;
 mod logs;
 mod mounts;
 mod packet;
+mod plumbing;
 mod procfs;
 mod ready;
 mod reap;
@@ -28,22 +29,13 @@ mod sys;
 mod timestamp;
 mod validate;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
-
-/// How many inits are made ahead.
-fn number(argument: Option<OsString>) -> usize {
-    let text = argument.unwrap_or_default();
-    text.to_str()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
-}
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let verb = args.next();
     match (verb.as_deref().and_then(|v| v.to_str()), args.next()) {
-        (Some("spawn"), ready) => match spawner::run(number(ready)) {
+        (Some("spawn"), None) => match spawner::run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(f) => {
                 eprintln!("fastcontainer-shim: cannot {}", report::describe(&f));
@@ -56,7 +48,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: fastcontainer-shim spawn [READY]   (started by fastcontainerd, with its socket as descriptor 3)\n       \
+                "usage: fastcontainer-shim spawn   (started by fastcontainerd, with its socket as descriptor 3)\n       \
                  fastcontainer-shim --version"
             );
             ExitCode::from(2)

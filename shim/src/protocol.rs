@@ -3,7 +3,10 @@
 //! The agent starts one `fastcontainer-shim spawn` and keeps a `SOCK_SEQPACKET` pair to it (the spawner's end is
 //! descriptor 3). Every request is one packet: a postcard-encoded [`Request`] with its descriptors as one
 //! `SCM_RIGHTS` message, in the order of the `fds` list inside. Every request is answered by exactly one
-//! [`Reply`] packet with the same `id`; for a success it carries the new process's pidfd.
+//! [`Reply`] packet with the same `id`, which carries what was asked for; [`Request::Ahead`] only when there is time for it.
+//!
+//! An init that was made ahead is the agent's: it takes the packet of one start on its own socket, as the spawner would,
+//! and answers nothing. It ends when that socket is closed.
 //!
 //! A start may be asked for before all of its descriptors are there ([`Start::joins_later`]): these follow on its status
 //! socket.
@@ -20,7 +23,7 @@ pub use crate::ids::Ids;
 /// Longest packet either side accepts, in bytes. The agent refuses definitions that would not fit.
 pub const MAX_PACKET: usize = 128 * 1024;
 
-/// Most descriptors that go with one packet (the kernel's own limit is 253).
+/// Most descriptors that go with one packet, those that every start has included (the kernel's own limit is 253).
 pub const MAX_FDS: usize = 64;
 
 /// [`Failure::step`] of a mount whose file system may be one without id-mapped mounts (the errno is EINVAL then).
@@ -29,8 +32,20 @@ pub const MAP_IDS: &str = "set the attributes and map the ids of";
 /// What the agent asks of the spawner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Make a container and start its command.
+    /// Make a container and start its command. The only one that an init made ahead takes.
     Start(Box<Start>),
+    /// Make the user namespaces of these ids.
+    Users {
+        /// Chosen by the agent, repeated in the reply.
+        id: u64,
+        /// Whose.
+        ids: Ids,
+    },
+    /// Make an init ahead, once nothing has been asked for a few milliseconds.
+    Ahead {
+        /// Chosen by the agent, repeated in the reply.
+        id: u64,
+    },
     /// Run one more command inside a running container.
     Exec(Box<Exec>),
 }
@@ -47,6 +62,10 @@ pub enum FdRole {
     LogDir,
     /// Network namespace to live in; exactly one.
     NetNs,
+    /// User namespace to live in, of [`Reply::Users`]; exactly one.
+    ContainerUsers,
+    /// User namespace that maps the site's own ids and no other; exactly one.
+    SiteUsers,
     /// cgroup v2 directory for CLONE_INTO_CGROUP; at most one.
     CgroupDir,
     /// A `cgroup.procs` file (v1: `tasks`), open for writing: init writes `0` to it before it forks, the v2 one first.
@@ -199,7 +218,20 @@ pub enum Reply {
         /// Pid of the new process in the spawner's pid namespace.
         pid: i32,
     },
-    /// Nothing was started, nothing is left.
+    /// The packet carries the user namespaces: the one that containers with these ids live in, and the one that shows
+    /// files of the site's own ids only.
+    Users {
+        /// As in the request.
+        id: u64,
+    },
+    /// The packet carries the pidfd of an init that waits for its container, and the socket on which it does.
+    Ready {
+        /// As in the request.
+        id: u64,
+        /// Its pid in the spawner's pid namespace.
+        pid: i32,
+    },
+    /// Nothing was started or made, nothing is left.
     Refused {
         /// As in the request (0 if it could not be read).
         id: u64,

@@ -1,23 +1,24 @@
 //! Inits made ahead of need: each sits in its namespaces, in a bare root with its /proc, and waits for the request that
 //! tells it what container to become. Making one costs more than half of a start.
 //!
-//! They are the spawner's children and end with it: their socket says so. Until it is given a container an init runs in
-//! the agent's own cgroups; what the kernel has set aside for its namespaces stays charged to those.
+//! Each has a socket, whose other end the agent has: there it takes the packet of its start, straight from the agent, and it
+//! ends when that end is closed. Until it is given a container an init runs in the agent's own cgroups; what the kernel has set
+//! aside for its namespaces stays charged to those.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::stdio;
-use shim::protocol::{MAX_PACKET, Request, Start};
+use shim::protocol::{FdRole, MAX_PACKET, Report, Request, Start};
 
 use crate::clone::{Side, clone3};
 use crate::fds::Fds;
 use crate::host::Host;
-use crate::idmap::UserNamespaces;
 use crate::packet;
-use crate::report::{Done, Step, failure};
+use crate::plumbing::Plumbing;
+use crate::report::{Done, Step, failure, send_report};
 use crate::root::Bare;
-use crate::{init, sys};
+use crate::{init, sys, validate};
 
 /// All namespaces of a container but those that come with the request (user, network, and the cgroup's, whose root is
 /// where it will be).
@@ -27,9 +28,16 @@ pub(crate) const NAMESPACES: u64 =
 /// An init that waits.
 #[derive(Debug)]
 pub(crate) struct Ready {
-    pid: i32,
-    pidfd: OwnedFd,
-    socket: OwnedFd,
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    /// Where it does.
+    pub(crate) socket: OwnedFd,
+}
+
+/// What one has made when its request comes.
+pub(crate) struct Ahead {
+    pub(crate) bare: Bare,
+    pub(crate) plumbing: Plumbing,
 }
 
 impl Ready {
@@ -51,23 +59,6 @@ impl Ready {
             Side::Child => wait(&theirs, host),
         }
     }
-
-    /// Tells it that nobody needs it; what is answered is readable once it has ended.
-    pub(crate) fn end(self) -> OwnedFd {
-        self.pidfd
-    }
-
-    /// Gives it the packet of a start, with its descriptors. None if it is gone, or could not build its root.
-    pub(crate) fn become_container<'a>(
-        self,
-        packet: &[u8],
-        mut fds: Vec<BorrowedFd<'a>>,
-        users: &'a UserNamespaces,
-    ) -> Option<(i32, OwnedFd)> {
-        fds.extend([users.container.as_fd(), users.site.as_fd()]);
-        packet::send(self.socket.as_fd(), packet, &fds).ok()?;
-        Some((self.pid, self.pidfd))
-    }
 }
 
 fn wait(socket: &OwnedFd, host: &Host) -> ! {
@@ -83,37 +74,37 @@ fn wait(socket: &OwnedFd, host: &Host) -> ! {
         .step("close", "the spawner's descriptors")
         .and_then(|()| {
             let bare = Bare::build(host)?;
+            let plumbing = Plumbing::lay()?;
             let mut buffer = vec![0; MAX_PACKET];
             // Written to, or its pages would be made only when the request is there. Few need more.
             for page in buffer.chunks_mut(4096).take(2) {
                 page.fill(1);
             }
-            Ok((bare, receive(socket, buffer)?))
+            Ok((Ahead { bare, plumbing }, receive(socket, buffer)?))
         });
     // Whoever is about to use it finds its socket closed and does without.
-    let Ok((bare, Some((start, fds, users)))) = work else {
+    let Ok((ahead, Some((start, fds)))) = work else {
         sys::exit_now(0)
     };
-    init::run(&start, fds, &users, host, Some(bare))
+    init::run(&start, fds, host, Some(ahead))
 }
 
-/// The request; None when the spawner is gone.
-fn receive(
-    socket: &OwnedFd,
-    mut buffer: Vec<u8>,
-) -> Done<Option<(Box<Start>, Fds, UserNamespaces)>> {
-    let Some((length, mut fds)) = packet::receive(socket.as_fd(), &mut buffer)? else {
+/// The request; None when the agent is gone.
+fn receive(socket: &OwnedFd, mut buffer: Vec<u8>) -> Done<Option<(Box<Start>, Fds)>> {
+    let Some((length, fds)) = packet::receive(socket.as_fd(), &mut buffer)? else {
         return Ok(None);
     };
-    let wrong = |errno| failure("take over", "a request", errno);
     let packet = buffer.get(..length).unwrap_or_default();
     let Ok(Request::Start(start)) = postcard::from_bytes(packet) else {
-        return Err(wrong(libc::EBADMSG));
+        return Err(failure("take over", "a request", libc::EBADMSG));
     };
-    let (Some(site), Some(container)) = (fds.pop(), fds.pop()) else {
-        return Err(wrong(libc::EBADF));
-    };
-    let mut fds = Fds::sort(fds, &start.fds, start.mounts.len())?;
+    let status = start.fds.iter().position(|role| *role == FdRole::Status);
+    let status = status.and_then(|at| fds.get(at)?.try_clone().ok());
+    let mut fds = validate::with_descriptors(&start, fds).inspect_err(|f| {
+        if let Some(status) = &status {
+            send_report(status, &Report::Failed(f.clone()));
+        }
+    })?;
     // It was cloned elsewhere.
     if let Some(directory) = &fds.cgroup_dir {
         let procs = rustix::fs::openat(
@@ -126,5 +117,5 @@ fn receive(
         fds.cgroup_procs
             .insert(0, procs.step("open", "cgroup.procs")?);
     }
-    Ok(Some((start, fds, UserNamespaces { container, site })))
+    Ok(Some((start, fds)))
 }

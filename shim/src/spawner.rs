@@ -12,7 +12,7 @@ use shim::protocol::{Failure, MAX_PACKET, Reply, Request};
 use crate::clone::{Side, clone3};
 use crate::fds::Fds;
 use crate::host::Host;
-use crate::idmap::Cache;
+use crate::idmap::Maker;
 use crate::ready::{NAMESPACES, Ready};
 use crate::report::{Done, Step, failure};
 use crate::{exec, host, init, packet, sys, validate};
@@ -20,27 +20,17 @@ use crate::{exec, host, init, packet, sys, validate};
 /// The agent's socket.
 const CONTROL: i32 = 3;
 
-/// What a request came to.
-struct Started {
-    id: u64,
-    pid: i32,
-    pidfd: OwnedFd,
-}
+/// What a request came to: its reply, and what goes with that.
+type Answer = Result<(Reply, Vec<OwnedFd>), (u64, Failure)>;
 
-/// An init is made ahead when nothing has been asked for this long: not beside the start that has just taken one.
+/// An init is made ahead when nothing has been asked for this long: not beside other starts.
 const REST: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 3_000_000,
 };
 
-/// How long an init that waits may take to end.
-const END_LIMIT: Timespec = Timespec {
-    tv_sec: 1,
-    tv_nsec: 0,
-};
-
-/// Serves until the agent closes its end, with up to `ahead` inits made ahead.
-pub(crate) fn run(ahead: usize) -> Done<()> {
+/// Serves until the agent closes its end.
+pub(crate) fn run() -> Done<()> {
     let control = sys::inherited(CONTROL).ok_or_else(|| {
         failure(
             "use the agent's socket",
@@ -66,101 +56,81 @@ pub(crate) fn run(ahead: usize) -> Done<()> {
     let mut spawner = Spawner {
         control,
         host,
-        namespaces: Cache::new(proc)?,
-        ready: VecDeque::new(),
-        ahead,
+        namespaces: Maker::new(proc)?,
+        ahead: VecDeque::new(),
     };
     let mut buffer = vec![0u8; MAX_PACKET].into_boxed_slice();
     loop {
-        spawner.make_ahead();
+        spawner.make_ahead()?;
         let (length, fds) = match packet::receive(spawner.control.as_fd(), &mut buffer) {
             Ok(Some(packet)) => packet,
-            Ok(None) => {
-                spawner.end();
-                return Ok(());
-            }
+            Ok(None) => return Ok(()),
             Err(f) => {
-                spawner.answer(&Err((0, f)))?;
+                spawner.answer(Err((0, f)))?;
                 continue;
             }
         };
-        let done = spawner.handle(buffer.get(..length).unwrap_or_default(), fds);
-        spawner.answer(&done)?;
+        if let Some(done) = spawner.handle(buffer.get(..length).unwrap_or_default(), fds) {
+            spawner.answer(done)?;
+        }
     }
 }
 
 struct Spawner {
     control: OwnedFd,
     host: Host,
-    namespaces: Cache,
-    ready: VecDeque<Ready>,
-    ahead: usize,
+    namespaces: Maker,
+    /// The requests for inits made ahead that are not answered yet.
+    ahead: VecDeque<u64>,
 }
 
 impl Spawner {
-    /// The agent is gone: the inits that wait end with their sockets. Waits for them, so that nobody finds them where the
-    /// agent was.
-    fn end(self) {
-        let waiting: Vec<OwnedFd> = self.ready.into_iter().map(Ready::end).collect();
-        for init in &waiting {
-            let mut ended = [PollFd::new(init, PollFlags::IN)];
-            // Err or none: it is left to whoever ends what is left.
-            let _ = poll(&mut ended, Some(&END_LIMIT));
+    /// Until another request comes, or all that were asked for are there.
+    fn make_ahead(&mut self) -> Done<()> {
+        while !self.ahead.is_empty() && is_idle(self.control.as_fd(), REST) {
+            let Some(id) = self.ahead.pop_front() else {
+                return Ok(());
+            };
+            let made = Ready::make(&self.host);
+            self.answer(made.map_err(|f| (id, f)).map(|ready| {
+                let reply = Reply::Ready { id, pid: ready.pid };
+                (reply, vec![ready.pidfd, ready.socket])
+            }))?;
         }
+        Ok(())
     }
 
-    /// Until a request comes or there are enough.
-    fn make_ahead(&mut self) {
-        while self.ready.len() < self.ahead && is_idle(self.control.as_fd(), REST) {
-            match Ready::make(&self.host) {
-                Ok(init) => self.ready.push_back(init),
-                // No more processes, say. The next request finds out, and after it this is tried again.
-                Err(_) => return,
+    /// None if it is answered later.
+    fn handle(&mut self, packet: &[u8], fds: Vec<OwnedFd>) -> Option<Answer> {
+        let started = |id, done: Done<(i32, OwnedFd)>| {
+            done.map(|(pid, pidfd)| (Reply::Started { id, pid }, vec![pidfd]))
+                .map_err(|f| (id, f))
+        };
+        Some(match postcard::from_bytes::<Request>(packet) {
+            Ok(Request::Start(start)) => started(start.id, self.start(&start, fds)),
+            Ok(Request::Exec(request)) => started(request.id, self.exec(&request, fds)),
+            Ok(Request::Users { id, ids }) => validate::ids(&ids)
+                .and_then(|()| self.namespaces.make(ids))
+                .map(|users| (Reply::Users { id }, vec![users.container, users.site]))
+                .map_err(|f| (id, f)),
+            Ok(Request::Ahead { id }) => {
+                self.ahead.push_back(id);
+                return None;
             }
-        }
+            Err(_) => Err((0, failure("decode the request", "", libc::EBADMSG))),
+        })
     }
 
-    fn handle(&mut self, packet: &[u8], fds: Vec<OwnedFd>) -> Result<Started, (u64, Failure)> {
-        let bad = |_| (0, failure("decode the request", "", libc::EBADMSG));
-        match postcard::from_bytes::<Request>(packet).map_err(bad)? {
-            Request::Start(start) => {
-                let id = start.id;
-                self.start(&start, packet, fds)
-                    .map(|(pid, pidfd)| Started { id, pid, pidfd })
-                    .map_err(|f| (id, f))
-            }
-            Request::Exec(request) => {
-                let id = request.id;
-                self.exec(&request, fds)
-                    .map(|(pid, pidfd)| Started { id, pid, pidfd })
-                    .map_err(|f| (id, f))
-            }
-        }
-    }
-
-    fn start(
-        &mut self,
-        start: &shim::protocol::Start,
-        packet: &[u8],
-        fds: Vec<OwnedFd>,
-    ) -> Done<(i32, OwnedFd)> {
-        validate::start(start)?;
-        let fds = Fds::sort(fds, &start.fds, start.mounts.len())?;
-        fds.check_start(start.joins_later)?;
-        let users = self.namespaces.get(start.ids)?;
-        while let Some(init) = self.ready.pop_front() {
-            if let Some(started) = init.become_container(packet, fds.in_order(&start.fds), &users) {
-                return Ok(started);
-            }
-        }
+    fn start(&self, start: &shim::protocol::Start, fds: Vec<OwnedFd>) -> Done<(i32, OwnedFd)> {
+        let fds = validate::with_descriptors(start, fds)?;
         let cgroup = fds.cgroup_dir.as_ref().map(AsFd::as_fd);
         match clone3(NAMESPACES, cgroup).step("clone", "the container's init")? {
             Side::Parent { pid, pidfd } => Ok((pid, pidfd)),
-            Side::Child => init::run(start, fds, &users, &self.host, None),
+            Side::Child => init::run(start, fds, &self.host, None),
         }
     }
 
-    fn exec(&mut self, request: &shim::protocol::Exec, fds: Vec<OwnedFd>) -> Done<(i32, OwnedFd)> {
+    fn exec(&self, request: &shim::protocol::Exec, fds: Vec<OwnedFd>) -> Done<(i32, OwnedFd)> {
         validate::exec(request)?;
         let fds = Fds::sort(fds, &request.fds, 0)?;
         fds.check_exec()?;
@@ -171,30 +141,18 @@ impl Spawner {
         }
     }
 
-    /// Tells the agent. If it is gone, what was just started is ended: nobody would ever know of it.
-    fn answer(&self, done: &Result<Started, (u64, Failure)>) -> Done<()> {
-        let (reply, pidfd) = match done {
-            Ok(s) => (
-                Reply::Started {
-                    id: s.id,
-                    pid: s.pid,
-                },
-                Some(s.pidfd.as_fd()),
-            ),
-            Err((id, f)) => (
-                Reply::Refused {
-                    id: *id,
-                    failure: f.clone(),
-                },
-                None,
-            ),
-        };
+    /// Tells the agent. If it is gone, what was just started is ended: nobody would ever know of it. (An init made ahead
+    /// ends with its socket.)
+    fn answer(&self, done: Answer) -> Done<()> {
+        let (reply, fds) =
+            done.unwrap_or_else(|(id, failure)| (Reply::Refused { id, failure }, Vec::new()));
         let encoding = |_| failure("encode the reply", "", libc::EMSGSIZE);
         let bytes = postcard::to_stdvec(&reply).map_err(encoding)?;
-        let fds: Vec<BorrowedFd<'_>> = pidfd.into_iter().collect();
-        let sent = packet::send(self.control.as_fd(), &bytes, &fds).step("answer", "the agent");
-        if let (Err(_), Some(fd)) = (&sent, pidfd) {
-            let _already_dead = pidfd_send_signal(fd, Signal::KILL);
+        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        let sent =
+            packet::send(self.control.as_fd(), &bytes, &borrowed).step("answer", "the agent");
+        if let (Err(_), Reply::Started { .. }, Some(pidfd)) = (&sent, &reply, fds.first()) {
+            let _already_dead = pidfd_send_signal(pidfd, Signal::KILL);
         }
         sent
     }

@@ -1,8 +1,11 @@
 //! What a request may contain. The agent has checked its definitions already; this is the last look before
 //! anything is done with the host's full power.
 
+use std::os::fd::OwnedFd;
+
 use shim::protocol::{Exec, Failure, Ids, LogRule, Rlimit, Start};
 
+use crate::fds::Fds;
 use crate::report::failure;
 
 type Checked = Result<(), Failure>;
@@ -19,8 +22,16 @@ fn require(ok: bool, what: &str, value: &str) -> Checked {
     if ok { Ok(()) } else { Err(refuse(what, value)) }
 }
 
+/// Checks a start request with all that came with it.
+pub(crate) fn with_descriptors(request: &Start, fds: Vec<OwnedFd>) -> Result<Fds, Failure> {
+    start(request)?;
+    let fds = Fds::sort(fds, &request.fds, request.mounts.len())?;
+    fds.check_start(request.joins_later)?;
+    Ok(fds)
+}
+
 /// Checks a start request.
-pub(crate) fn start(s: &Start) -> Checked {
+fn start(s: &Start) -> Checked {
     require(is_name(&s.vhost, 255), "the vhost name", &s.vhost)?;
     require(is_name(&s.hostname, 64), "the host name", &s.hostname)?;
     ids(&s.ids)?;
@@ -82,7 +93,7 @@ pub(crate) fn exec(e: &Exec) -> Checked {
     process(&e.command, &e.env, &e.workdir, &e.rlimits)
 }
 
-fn ids(i: &Ids) -> Checked {
+pub(crate) fn ids(i: &Ids) -> Checked {
     // Below one range lie the host's own users.
     let fits = i.base >= Ids::RANGE && i.base.checked_add(Ids::RANGE).is_some();
     require(fits, "an id range that begins at", &i.base.to_string())?;

@@ -27,7 +27,10 @@ fn private_kb(pid: i32) -> u64 {
 fn an_idle_init_has_little_memory_of_its_own() {
     let spawner = Spawner::new();
     let containers: Vec<_> = (0..20)
-        .map(|_| Site::new(&["sleep", "1000"]).run(&spawner))
+        .map(|_| {
+            spawner.wait_for_ahead();
+            Site::new(&["sleep", "1000"]).run(&spawner)
+        })
         .collect();
     let mut sizes: Vec<u64> = containers.iter().map(|c| private_kb(c.pid)).collect();
     sizes.sort_unstable();
@@ -53,6 +56,7 @@ fn start_many(what: &str, change: fn(u32, &mut Site)) {
     for n in 0..count {
         let mut site = Site::new(&["true"]);
         change(n, &mut site);
+        spawner.wait_for_ahead();
         let began = Instant::now();
         let container = site.try_start(&spawner).unwrap();
         cloned.push(began.elapsed());

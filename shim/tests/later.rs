@@ -77,6 +77,7 @@ fn only_what_may_follow_does() {
     // Files that are there already do not follow.
     let mut both = Site::sh("true");
     both.start.joins_later = true;
-    let failure = both.try_start(&spawner).map(|_| ()).unwrap_err();
+    let failure = both.try_start(&spawner).and_then(|c| c.executed());
+    let failure = failure.unwrap_err();
     assert!(failure.object.contains("ExitFile"), "{failure:?}");
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::os::fd::AsFd;
 use std::{fs, time::Instant};
 
 use common::*;
@@ -160,30 +161,31 @@ fn an_init_made_ahead_becomes_the_container() {
     c.executed().unwrap();
     assert_eq!(ahead, [c.pid]);
     // Another takes its place.
-    let began = Instant::now();
-    while spawner.children().len() < 2 {
-        assert!(began.elapsed() < PATIENCE, "{:?}", spawner.children());
-        std::thread::yield_now();
-    }
+    spawner.wait_for_ahead();
+    assert_eq!(spawner.children().len(), 2);
 }
 
 #[test]
-fn a_dead_init_made_ahead_is_no_loss() {
-    let spawner = Spawner::new();
-    let ahead = spawner.children()[0];
-    let pid = rustix::process::Pid::from_raw(ahead).unwrap();
-    rustix::process::kill_process(pid, Signal::KILL).unwrap();
-    wait_until_gone(ahead);
-    let c = Site::sh("exit 5").try_start(&spawner).unwrap();
-    assert_ne!(c.pid, ahead);
-    assert_eq!(c.wait(), ExitStatus::Code(5));
-}
-
-#[test]
-fn inits_made_ahead_end_with_the_spawner() {
+fn inits_made_ahead_end_with_their_sockets_not_with_the_spawner() {
     let mut spawner = Spawner::new();
-    let ahead = spawner.children()[0];
+    let site = Site::sh("exit 5");
     spawner.process.kill().unwrap();
     spawner.process.wait().unwrap();
-    wait_until_gone(ahead);
+    let (pid, _pidfd, socket) = spawner.ahead.borrow_mut().pop_front().unwrap();
+    // It waits for a request: there is one, which it refuses.
+    let (status, theirs) = status_pair();
+    let mut start = site.start.clone();
+    start.fds = vec![FdRole::Status];
+    let packet = postcard::to_stdvec(&Request::Start(Box::new(start))).unwrap();
+    send(&socket, &packet, &[theirs.as_fd()]);
+    drop(theirs);
+    let failure = executed(&status).unwrap_err();
+    assert!(failure.object.contains("Mount(0)"), "{failure:?}");
+    wait_until_gone(pid);
+    // And for the end.
+    let spawner = Spawner::new();
+    let (pid, _pidfd, socket) = spawner.ahead.borrow_mut().pop_front().unwrap();
+    assert!(spawner.children().contains(&pid));
+    drop(socket);
+    wait_until_gone(pid);
 }

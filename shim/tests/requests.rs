@@ -15,7 +15,8 @@ fn refusal(spawner: &Spawner, change: impl FnOnce(&mut Site)) -> Failure {
     change(&mut site);
     match site.try_start(spawner) {
         Err(f) => f,
-        Ok(c) => panic!("accepted; pid {}", c.pid),
+        // An init that was made ahead says so itself.
+        Ok(c) => c.executed().unwrap_err(),
     }
 }
 
@@ -94,7 +95,6 @@ fn too_many_descriptors_are_refused() {
 #[test]
 fn nothing_remains_of_finished_containers() {
     let spawner = Spawner::new();
-    // The first start of a site adds its two user namespaces to the cache.
     let site = || {
         let mut site = Site::sh("true");
         let wanted = Ids {
@@ -128,17 +128,13 @@ fn nothing_remains_of_finished_containers() {
         1,
         "no process is left, no zombie either"
     );
-    // The namespace cache is bounded.
+    // Nor of any site.
     for i in 0..70 {
         let mut s = Site::sh("true");
         s.start.ids.base = 0x3000_0000 + i * Ids::RANGE;
         s.try_start(&spawner).unwrap().executed().unwrap();
     }
-    assert!(
-        descriptors(&spawner) <= before + 130,
-        "{}",
-        descriptors(&spawner)
-    );
+    assert_eq!(descriptors(&spawner), before);
 }
 
 #[test]
@@ -172,9 +168,10 @@ fn garbage_never_ends_the_spawner() {
             noise
         };
         spawner.send(&packet, &vec![null.as_fd(); fds]);
-        // Never started: the descriptors do not match the roles.
-        let refused = matches!(spawner.reply().0, Reply::Refused { .. });
-        prop_assert!(refused);
+        // Never started: the descriptors do not match the roles. Two numbers may be a request for an init made ahead,
+        // which ends with its socket.
+        let started = matches!(spawner.reply().0, Reply::Started { .. });
+        prop_assert!(!started);
         Ok(())
     });
     tested.unwrap();

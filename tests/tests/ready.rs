@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
+use std::path::Path;
 
 use harness::{Host, STATIC, seconds, send_signal, skip, wait_for};
 
@@ -26,8 +27,8 @@ fn children(parent: u32) -> Vec<u32> {
 fn with_a_stopped_init() -> Option<(Host, u32)> {
     let host = Host::new("[pool]\ninits = 1\n");
     let spawner = children(host.pid())[0];
-    let words = fs::read_to_string(format!("/proc/{spawner}/cmdline")).unwrap();
-    if words.ends_with("\0spawn\x000\0") {
+    // The agent says why it has none made.
+    if host.log().contains("without favordynmods") {
         skip("joining a cgroup takes too long here");
         host.finish();
         return None;
@@ -70,7 +71,14 @@ fn a_start_that_is_broken_off_ends_its_init_wherever_that_is() {
         let body = format!("{{\"vhost\":{SITE:?}}}");
         harness::http::request(&socket, "POST", "/v1/dispatch", body.as_bytes())
     });
-    host.wait_state(SITE, "starting", 10);
+    // The cgroup is made when an init has its request.
+    wait_for("an init has it", seconds(10), || {
+        let site = Path::new(&host.cgroup_parent).join("acme").join(SITE);
+        let roots = harness::cgroup_roots();
+        roots
+            .iter()
+            .any(|root| Path::new(root).join(&site).exists())
+    });
     let stopped = host.verb(SITE, "stop");
     assert_eq!(stopped.json()["state"], "stopped", "{stopped:?}");
     assert_eq!(asker.join().unwrap().unwrap().status, 503);

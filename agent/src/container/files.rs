@@ -51,19 +51,23 @@ impl Files {
             | rustix::fs::OFlags::CLOEXEC;
         let opened = rustix::fs::open(&logs, flags, rustix::fs::Mode::empty())
             .with_context(|| format!("cannot open {}", logs.display()))?;
-        rustix::fs::fchown(&opened, owner.0, owner.1)
-            .context("cannot give the log directory to init")?;
-        for entry in rustix::fs::Dir::read_from(&opened)? {
-            let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                rustix::fs::chownat(
-                    &opened,
-                    entry.file_name(),
-                    owner.0,
-                    owner.1,
-                    AtFlags::SYMLINK_NOFOLLOW,
-                )?;
+        let now = rustix::fs::fstat(&opened).context("cannot look at the log directory")?;
+        if (now.st_uid, now.st_gid) != (ids.base, ids.base) {
+            for entry in rustix::fs::Dir::read_from(&opened)? {
+                let entry = entry?;
+                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                    rustix::fs::chownat(
+                        &opened,
+                        entry.file_name(),
+                        owner.0,
+                        owner.1,
+                        AtFlags::SYMLINK_NOFOLLOW,
+                    )?;
+                }
             }
+            // Last: it says that all of it is init's.
+            rustix::fs::fchown(&opened, owner.0, owner.1)
+                .context("cannot give the log directory to init")?;
         }
         Ok(Self { exit, logs: opened })
     }

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{OFlags, openat};
@@ -25,7 +25,7 @@ use crate::disk;
 use crate::owners::Disk;
 use crate::packet;
 use crate::platform::Platform;
-use crate::spawner::SpawnError;
+use crate::spawner::{SpawnError, pack};
 
 /// Why no container came of it.
 pub enum MakeError {
@@ -129,9 +129,12 @@ pub async fn make(
         })
     };
 
+    let users = platform.spawner.users(ids).await?;
     let mut parcel = Parcel::default();
     parcel.put(FdRole::Status, theirs.as_fd());
     parcel.put(FdRole::NetNs, namespace.fd());
+    parcel.put(FdRole::ContainerUsers, users.container.as_fd());
+    parcel.put(FdRole::SiteUsers, users.site.as_fd());
     for (index, (_, fd)) in mounts.list.iter().enumerate() {
         parcel.put(FdRole::Mount(u16::try_from(index)?), fd.as_fd());
     }
@@ -140,10 +143,12 @@ pub async fn make(
     }
     // An init that moves into its cgroups by itself builds its root while they are made.
     let joins_later = platform.spawner.inits_join();
+    let resources = Instant::now();
     let at_once = match joins_later {
         true => None,
         false => Some(rest()?),
     };
+    let mut resources = resources.elapsed();
     let join = at_once.as_ref().map(Rest::join_files).transpose()?;
     if let (Some(rest), Some(join)) = (&at_once, &join) {
         rest.put(&mut parcel, join);
@@ -188,22 +193,27 @@ pub async fn make(
         joins_later,
         fds: parcel.roles,
     };
-    let asked = platform
-        .spawner
-        .ask(id, &Request::Start(Box::new(start)), &parcel.fds)
-        .await?;
-    let handed_over = match joins_later {
-        true => rest().and_then(|rest| rest.hand_over(&status)),
-        false => Ok(()),
+    let packet = pack(&Request::Start(Box::new(start)))?;
+    let started = match joins_later {
+        true => platform.spawner.hand_over(&packet, &parcel.fds),
+        false => None,
     };
-    let resourced = Instant::now();
-    // Also if there is nothing for it to join: it has the namespace.
-    let started = asked.started().await?;
+    let started = match started {
+        Some(started) => started,
+        None => {
+            let asked = platform.spawner.ask_packed(id, &packet, &parcel.fds);
+            asked.await?.started().await?
+        }
+    };
     let init = started.pidfd.try_clone().context("cannot keep its pidfd")?;
     remains.init = Some(init);
-    handed_over?;
+    let cloned = Instant::now() - resources;
+    if joins_later {
+        rest()?.hand_over(&status)?;
+        resources = cloned.elapsed();
+    }
+    let resourced = Instant::now();
     drop((theirs, at_once, join, mounts, activated.socket));
-    let cloned = Instant::now();
     // While init works.
     let begun = start_time(started.pid);
     let fingerprint = fingerprint(definition);
@@ -218,10 +228,10 @@ pub async fn make(
     let executed = Instant::now();
 
     let phases = Phases {
-        documents: millis(began, opened),
-        resources: millis(opened, resourced),
-        clone: millis(resourced, cloned),
-        setup: millis(cloned, executed),
+        documents: millis(opened - began),
+        clone: millis(cloned - opened),
+        resources: millis(resources),
+        setup: millis(executed - resourced),
         listen: 0.0,
         total: 0.0,
     };
@@ -312,8 +322,8 @@ impl Rest {
     }
 }
 
-fn millis(from: Instant, to: Instant) -> f64 {
-    ((to - from).as_secs_f64() * 1e6).round() / 1e3
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The first time that a vhost has a limit of disk space: goes through its documents, which takes as long as they are many.

@@ -65,11 +65,11 @@ fn holds(listens: bool, took: Duration) -> Duration {
 pub struct Phases {
     /// Opening and checking the documents.
     pub documents: f64,
-    /// Network namespace, address, cgroup, limits.
+    /// Cgroup with its limits, firewall, log directory.
     pub resources: f64,
-    /// The spawner's clone.
+    /// Network namespace, detached mounts, and until an init has the request.
     pub clone: f64,
-    /// Mounts, confinement, up to execve of the command.
+    /// The rest of mounts and confinement, up to execve of the command.
     pub setup: f64,
     /// The application's own start, until it listens.
     pub listen: f64,

@@ -23,6 +23,7 @@ pub(super) fn spawn(
 ) {
     // Now, and not when the task gets to it: starts are admitted as they were asked for.
     let turn = Turn::new(&site.platform.admission);
+    let platform = site.platform.clone();
     tokio::spawn(async move {
         let mut remains = Remains::default();
         let limit = site.platform.start_limit(&definition);
@@ -125,6 +126,8 @@ pub(super) fn spawn(
                 fail(site, remains, format!("{error:#}"), false).await
             }
         }
+        // For the next ones.
+        platform.spawner.refill().await;
     });
 }
 

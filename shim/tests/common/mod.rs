@@ -4,12 +4,15 @@
 mod container;
 mod site;
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -92,29 +95,53 @@ impl Drop for Dir {
     }
 }
 
-/// A running spawner.
+/// A running spawner, and what the agent keeps of its work.
 pub struct Spawner {
     pub control: OwnedFd,
     pub process: Child,
+    /// How many inits are to be made ahead.
+    wanted: usize,
+    /// Those that are: pid, pidfd, socket.
+    pub ahead: RefCell<VecDeque<(i32, OwnedFd, OwnedFd)>>,
+    known: RefCell<Vec<(Ids, Rc<[OwnedFd; 2]>)>>,
 }
 
 impl Spawner {
     /// One that has made an init ahead, as the agent's mostly have.
     pub fn new() -> Self {
-        let spawner = Self::with_ahead(1);
-        spawner.wait_for_ahead();
-        spawner
+        Self::with_ahead(1)
     }
 
-    /// Waits until there is one made ahead. Containers' inits have their names.
+    /// Has as many inits made ahead as there are to be.
     pub fn wait_for_ahead(&self) {
-        let began = std::time::Instant::now();
-        let nameless = |pid: &i32| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "fc-spawner\n")
-        };
-        while !self.children().iter().any(nameless) {
-            assert!(began.elapsed() < PATIENCE, "no init is made ahead");
-            std::thread::yield_now();
+        while self.ahead.borrow().len() < self.wanted {
+            let id = next_id();
+            self.send(&postcard::to_stdvec(&Request::Ahead { id }).unwrap(), &[]);
+            match self.reply() {
+                (Reply::Ready { pid, .. }, fds) => {
+                    let [pidfd, socket] = fds.try_into().unwrap();
+                    self.ahead.borrow_mut().push_back((pid, pidfd, socket));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The user namespaces of these ids, made once.
+    pub fn users(&self, ids: Ids) -> Result<Rc<[OwnedFd; 2]>, Failure> {
+        if let Some((_, users)) = self.known.borrow().iter().find(|(known, _)| *known == ids) {
+            return Ok(users.clone());
+        }
+        let request = Request::Users { id: next_id(), ids };
+        self.send(&postcard::to_stdvec(&request).unwrap(), &[]);
+        match self.reply() {
+            (Reply::Users { .. }, fds) => {
+                let users = Rc::new(fds.try_into().unwrap());
+                self.known.borrow_mut().push((ids, Rc::clone(&users)));
+                Ok(users)
+            }
+            (Reply::Refused { failure, .. }, _) => Err(failure),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -143,34 +170,27 @@ impl Spawner {
         .unwrap();
         // The shell puts the socket onto descriptor 3.
         let process = Command::new("sh")
-            .args(["-c", "exec \"$0\" spawn \"$1\" 3<&0 </dev/null"])
+            .args(["-c", "exec \"$0\" spawn 3<&0 </dev/null"])
             .arg(program())
-            .arg(count.to_string())
             .stdin(Stdio::from(theirs))
             .spawn()
             .unwrap();
-        Self {
+        let spawner = Self {
             control: ours,
             process,
-        }
+            wanted: count,
+            ahead: RefCell::default(),
+            known: RefCell::default(),
+        };
+        spawner.wait_for_ahead();
+        spawner
     }
 
     pub fn send(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(128))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            assert!(ancillary.push(SendAncillaryMessage::ScmRights(fds)));
-        }
-        sendmsg(
-            &self.control,
-            &[IoSlice::new(packet)],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )
-        .unwrap();
+        send(&self.control, packet, fds);
     }
 
-    pub fn reply(&self) -> (Reply, Option<OwnedFd>) {
+    pub fn reply(&self) -> (Reply, Vec<OwnedFd>) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut buffer = [0u8; 65536];
@@ -183,28 +203,51 @@ impl Spawner {
         )
         .unwrap();
         assert!(got.bytes > 0, "the spawner is gone");
-        let mut fd = None;
+        let mut all = Vec::new();
         for m in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = m {
-                fd = fds.into_iter().next();
+                all.extend(fds);
             }
         }
-        (postcard::from_bytes(&buffer[..got.bytes]).unwrap(), fd)
+        (postcard::from_bytes(&buffer[..got.bytes]).unwrap(), all)
     }
 
-    /// Sends a request with its descriptors and returns the new process.
+    /// Sends a request with its descriptors and returns the new process: that of an init made ahead, if one waits and it is a
+    /// start.
     pub fn ask(
         &self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(i32, OwnedFd), Failure> {
-        self.send(&postcard::to_stdvec(request).unwrap(), fds);
+        let packet = postcard::to_stdvec(request).unwrap();
+        let ahead = match request {
+            Request::Start(_) => self.ahead.borrow_mut().pop_front(),
+            _ => None,
+        };
+        if let Some((pid, pidfd, socket)) = ahead {
+            send(&socket, &packet, fds);
+            return Ok((pid, pidfd));
+        }
+        self.send(&packet, fds);
         match self.reply() {
-            (Reply::Started { pid, .. }, Some(fd)) => Ok((pid, fd)),
-            (Reply::Refused { failure, .. }, None) => Err(failure),
+            (Reply::Started { pid, .. }, fds) => {
+                let [pidfd] = fds.try_into().unwrap();
+                Ok((pid, pidfd))
+            }
+            (Reply::Refused { failure, .. }, fds) if fds.is_empty() => Err(failure),
             other => panic!("{other:?}"),
         }
     }
+}
+
+pub fn send(socket: &OwnedFd, packet: &[u8], fds: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(128))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(fds)));
+    }
+    let bytes = [IoSlice::new(packet)];
+    sendmsg(socket, &bytes, &mut ancillary, SendFlags::NOSIGNAL).unwrap();
 }
 
 impl Drop for Spawner {

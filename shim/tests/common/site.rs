@@ -175,6 +175,11 @@ impl Site {
         start.fds.push(FdRole::Status);
         let mut fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
         fds.push(theirs.as_fd());
+        let users = spawner.users(start.ids)?;
+        start
+            .fds
+            .extend([FdRole::ContainerUsers, FdRole::SiteUsers]);
+        fds.extend(users.iter().map(AsFd::as_fd));
         let (pid, pidfd) = spawner.ask(&Request::Start(Box::new(start)), &fds)?;
         let Self {
             start,

@@ -2,7 +2,10 @@
 //!
 //! The agent itself never forks: it is multi-threaded and grows. It execs `fastcontainer-shim spawn` once and
 //! sends it requests over a `SOCK_SEQPACKET` pair; should the spawner die, the requests under way fail and the
-//! next one starts another. Containers do not depend on it.
+//! next one starts another. Containers do not depend on it, nor do the inits that it has made ahead (`ahead.rs`).
+
+mod ahead;
+mod users;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,11 +19,13 @@ use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Signal, pidfd_send_signal};
-use shim::protocol::{Failure, MAX_PACKET, Reply, Request};
+use shim::protocol::{Failure, Ids, MAX_PACKET, Reply, Request};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use crate::packet;
+use ahead::Ahead;
+pub use users::Users;
 
 /// A process that the spawner has cloned.
 #[derive(Debug)]
@@ -52,20 +57,35 @@ pub fn errno_text(errno: i32) -> String {
 
 /// A request that the spawner has.
 #[derive(Debug)]
-pub struct Asked(oneshot::Receiver<Result<Started, SpawnError>>);
+pub struct Asked(oneshot::Receiver<Answer>);
 
 impl Asked {
-    /// Waits for its reply.
-    pub async fn started(self) -> Result<Started, SpawnError> {
+    async fn answer(self) -> Answer {
         self.0.await.unwrap_or_else(|_| {
             Err(SpawnError::Lost(
                 "it died while it worked on the request".into(),
             ))
         })
     }
+
+    /// Waits for its reply.
+    pub async fn started(self) -> Result<Started, SpawnError> {
+        match self.answer().await? {
+            Given::Process(started) => Ok(started),
+            Given::Users(_) => Err(SpawnError::Lost("it answered something else".into())),
+        }
+    }
 }
 
-type Waiting = Mutex<HashMap<u64, oneshot::Sender<Result<Started, SpawnError>>>>;
+/// What a request was answered with.
+#[derive(Debug)]
+enum Given {
+    Process(Started),
+    Users(Users),
+}
+
+type Answer = Result<Given, SpawnError>;
+type Waiting = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
 
 struct Link {
     socket: Arc<AsyncFd<OwnedFd>>,
@@ -81,8 +101,8 @@ const END_LIMIT: Duration = Duration::from_secs(3);
 /// Handle to the spawner; one per agent.
 pub struct Spawner {
     program: PathBuf,
-    /// Inits that it makes ahead.
-    ahead: u32,
+    ahead: Arc<Ahead>,
+    users: users::Cache,
     link: tokio::sync::Mutex<Option<Link>>,
     next_id: AtomicU64,
     /// The agent is ending: there is no spawner any more.
@@ -94,12 +114,14 @@ impl Spawner {
     pub async fn new(program: PathBuf, ahead: u32) -> Result<Self> {
         let spawner = Self {
             program,
-            ahead,
+            ahead: Arc::new(Ahead::new(ahead)),
+            users: users::Cache::default(),
             link: tokio::sync::Mutex::new(None),
             next_id: AtomicU64::new(1),
             ending: Arc::default(),
         };
         spawner.link().await?;
+        spawner.refill().await;
         Ok(spawner)
     }
 
@@ -115,7 +137,36 @@ impl Spawner {
 
     /// Whether inits are made ahead, and move into their containers' cgroups by themselves.
     pub fn inits_join(&self) -> bool {
-        self.ahead > 0
+        self.ahead.wanted() > 0
+    }
+
+    /// Gives the packet of a start to an init that was made ahead. None if there is none. Nobody waits for anything.
+    pub fn hand_over(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Option<Started> {
+        self.ahead.hand_over(packet, fds)
+    }
+
+    /// Has as many inits made ahead as were taken, once the spawner has nothing else to do.
+    pub async fn refill(&self) {
+        while let Some(id) = self.ahead.one_more(|| self.next_id()) {
+            // The spawner is gone. The next request makes another one, and is followed by this.
+            if self.send(&Request::Ahead { id }, &[]).await.is_err() {
+                self.ahead.forget(id);
+                return;
+            }
+        }
+    }
+
+    /// The user namespaces of these ids: those that are known, or new ones.
+    pub async fn users(&self, ids: Ids) -> Result<Arc<Users>, SpawnError> {
+        if let Some(users) = self.users.get(ids) {
+            return Ok(users);
+        }
+        let id = self.next_id();
+        let asked = self.ask(id, &Request::Users { id, ids }, &[]).await?;
+        match asked.answer().await? {
+            Given::Users(users) => Ok(self.users.put(ids, users)),
+            Given::Process(_) => Err(SpawnError::Lost("it answered something else".into())),
+        }
     }
 
     /// Sends one request (whose `id` came from [`Self::next_id`]) and waits for its reply.
@@ -135,33 +186,42 @@ impl Spawner {
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Asked, SpawnError> {
-        let lost = |e: &dyn std::fmt::Display| SpawnError::Lost(e.to_string());
-        let bytes = postcard::to_stdvec(request).map_err(|e| lost(&e))?;
-        if bytes.len() > MAX_PACKET {
-            let failure = Failure {
-                step: "pack the definition".into(),
-                object: format!("{} bytes", bytes.len()),
-                errno: libc::EMSGSIZE,
-            };
-            return Err(SpawnError::Refused(failure));
-        }
-        let (socket, waiting) = self
-            .link()
-            .await
-            .map_err(|e| SpawnError::Lost(format!("{e:#}")))?;
+        self.ask_packed(id, &pack(request)?, fds).await
+    }
+
+    /// [`Self::ask`] for a request that is packed already.
+    pub async fn ask_packed(
+        &self,
+        id: u64,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Asked, SpawnError> {
+        let (socket, waiting) = self.ends().await?;
         let (tell, told) = oneshot::channel();
         waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, tell);
-        if let Err(error) = packet::send(&socket, &bytes, fds).await {
+        if let Err(error) = packet::send(&socket, bytes, fds).await {
             waiting
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&id);
-            return Err(lost(&error));
+            return Err(SpawnError::Lost(error.to_string()));
         }
         Ok(Asked(told))
+    }
+
+    /// Sends a request that nobody waits for.
+    async fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), SpawnError> {
+        let (socket, _) = self.ends().await?;
+        let sent = packet::send(&socket, &pack(request)?, fds).await;
+        sent.map_err(|error| SpawnError::Lost(error.to_string()))
+    }
+
+    async fn ends(&self) -> Result<(Arc<AsyncFd<OwnedFd>>, Arc<Waiting>), SpawnError> {
+        let ends = self.link().await;
+        ends.map_err(|error| SpawnError::Lost(format!("{error:#}")))
     }
 
     /// Ends the spawner, and with it the inits that wait, before the agent ends: whatever it leaves behind in its cgroup is
@@ -169,6 +229,7 @@ impl Spawner {
     pub async fn end(&self) {
         let mut link = self.link.lock().await;
         self.ending.store(true, Ordering::Relaxed);
+        self.ahead.end().await;
         let Some(link) = link.take() else { return };
         // Err: it is gone already.
         let _ = rustix::net::shutdown(link.socket.as_fd(), rustix::net::Shutdown::Write);
@@ -188,7 +249,9 @@ impl Spawner {
         if self.ending.load(Ordering::Relaxed) {
             bail!("the agent is ending");
         }
-        let fresh = spawn(&self.program, self.ahead, self.ending.clone())?;
+        // Whatever the last one was asked for ahead.
+        self.ahead.forget_all();
+        let fresh = spawn(&self.program, self.ahead.clone(), self.ending.clone())?;
         let ends = (fresh.socket.clone(), fresh.waiting.clone());
         *link = Some(fresh);
         Ok(ends)
@@ -197,7 +260,7 @@ impl Spawner {
 
 /// Starts a spawner and the task that reads its replies. The task holds one reference to `waiting` and drops it
 /// when the spawner is gone: that is how [`Spawner::link`] knows.
-fn spawn(program: &PathBuf, ahead: u32, ending: Arc<AtomicBool>) -> Result<Link> {
+fn spawn(program: &PathBuf, ahead: Arc<Ahead>, ending: Arc<AtomicBool>) -> Result<Link> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -207,7 +270,7 @@ fn spawn(program: &PathBuf, ahead: u32, ending: Arc<AtomicBool>) -> Result<Link>
     let mut command = std::process::Command::new(program);
     // Every container's init shows this as its command line; the host's paths are nobody's business in there.
     command.arg0("fastcontainer-shim");
-    command.arg("spawn").arg(ahead.to_string());
+    command.arg("spawn");
     command.env_clear().current_dir("/");
     command
         .stdin(std::process::Stdio::null())
@@ -231,7 +294,7 @@ fn spawn(program: &PathBuf, ahead: u32, ending: Arc<AtomicBool>) -> Result<Link>
     let waiting: Arc<Waiting> = Arc::default();
     let (reading, answering) = (socket.clone(), waiting.clone());
     let ended = tokio::spawn(async move {
-        if let Err(error) = read_replies(&reading, &answering).await
+        if let Err(error) = read_replies(&reading, &answering, &ahead).await
             && !ending.load(Ordering::Relaxed)
         {
             tracing::warn!("the spawner is gone, the next start makes another: {error:#}");
@@ -252,7 +315,7 @@ fn spawn(program: &PathBuf, ahead: u32, ending: Arc<AtomicBool>) -> Result<Link>
     })
 }
 
-async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting) -> Result<()> {
+async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting, ahead: &Ahead) -> Result<()> {
     let mut buffer = vec![0; 4096];
     loop {
         let received = packet::receive(socket, &mut buffer)
@@ -263,15 +326,35 @@ async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting) -> Result<()
         }
         let reply =
             postcard::from_bytes(&buffer[..received.length]).context("cannot decode its reply")?;
-        let (id, result) = match reply {
-            Reply::Started { id, pid } => match received.fds.into_iter().next() {
-                Some(pidfd) => (id, Ok(Started { pid, pidfd })),
-                None => (
-                    id,
-                    Err(SpawnError::Lost("its reply carried no pidfd".into())),
-                ),
-            },
-            Reply::Refused { id, failure } => (id, Err(SpawnError::Refused(failure))),
+        let mut fds = received.fds.into_iter();
+        let (id, result) = match (reply, fds.next(), fds.next()) {
+            (Reply::Started { id, pid }, Some(pidfd), None) => {
+                (id, Ok(Given::Process(Started { pid, pidfd })))
+            }
+            (Reply::Users { id }, Some(container), Some(site)) => {
+                (id, Ok(Given::Users(Users { container, site })))
+            }
+            (Reply::Ready { id, pid }, Some(pidfd), Some(socket)) => {
+                ahead.put(id, Started { pid, pidfd }, socket);
+                continue;
+            }
+            (Reply::Refused { id, failure }, None, _) => {
+                if ahead.forget(id) {
+                    tracing::debug!("no init is made ahead: {}", SpawnError::Refused(failure));
+                    continue;
+                }
+                (id, Err(SpawnError::Refused(failure)))
+            }
+            (
+                Reply::Started { id, .. }
+                | Reply::Users { id }
+                | Reply::Ready { id, .. }
+                | Reply::Refused { id, .. },
+                ..,
+            ) => {
+                let lost = "its reply carried other descriptors than it says";
+                (id, Err(SpawnError::Lost(lost.into())))
+            }
         };
         let teller = waiting
             .lock()
@@ -282,11 +365,25 @@ async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting) -> Result<()
             Some(teller) => teller.send(result).err(),
             None => Some(result),
         };
-        if let Some(Ok(started)) = unwanted {
+        if let Some(Ok(Given::Process(started))) = unwanted {
             // Err: it has ended.
             let _ = pidfd_send_signal(started.pidfd, Signal::KILL);
         }
     }
+}
+
+/// A request as the packet that it is sent as.
+pub fn pack(request: &Request) -> Result<Vec<u8>, SpawnError> {
+    let bytes =
+        postcard::to_stdvec(request).map_err(|error| SpawnError::Lost(error.to_string()))?;
+    if bytes.len() > MAX_PACKET {
+        return Err(SpawnError::Refused(Failure {
+            step: "pack the definition".into(),
+            object: format!("{} bytes", bytes.len()),
+            errno: libc::EMSGSIZE,
+        }));
+    }
+    Ok(bytes)
 }
 
 impl AsFd for Started {
