@@ -3,7 +3,7 @@
 
 mod support;
 
-use cgroup::{Error, Hierarchy, Limits, Setting, Tree, Version};
+use cgroup::{Error, Group, Hierarchy, Limits, Setting, Tree, Version};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use support::{Gated, SOON, TestTree};
