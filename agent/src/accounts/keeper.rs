@@ -20,12 +20,12 @@ const NICE: i32 = 10;
 
 /// Runs until it is told to stop. While no container lives and nothing is to be stored it waits for ever.
 pub(super) fn run(shared: &Shared) {
-    // Of this thread alone, and those it begins. Without it, all goes on.
-    let _ = rustix::process::setpriority_process(None, NICE);
     let mut next = Instant::now();
     let mut private = Measurer::default();
     let mut owners = Owners::default();
     store(shared);
+    // Of this thread alone, and those it begins. Where it cannot be had, all goes on as well.
+    let _ = rustix::process::setpriority_process(None, NICE);
     loop {
         match wait(shared, next) {
             Todo::Stop => {
