@@ -48,6 +48,8 @@ impl Group {
             };
             let result = match controller {
                 Controller::Cpu => root.backend().usage_cpu(dir, &mut out),
+                // On v2 that was in the same file.
+                Controller::Cpuacct if out.cpu_usec.is_some() => Ok(()),
                 Controller::Cpuacct => root.backend().cpu_usec(dir).map(|usec| out.cpu_usec = usec),
                 Controller::Memory => root.backend().usage_memory(dir, &mut out),
                 Controller::Io => root.backend().usage_io(dir, &mut out),

@@ -46,6 +46,7 @@ mod v1;
 mod v2;
 mod validate;
 
+pub use cpu_time::CpuClock;
 pub use cpus::CpuSet;
 pub use device::{block_device, block_device_of, block_device_of_path};
 pub use dynmods::DynmodsGuard;

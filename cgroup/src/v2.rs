@@ -263,6 +263,7 @@ impl Backend for V2 {
         into.nr_periods = stat::flat(&text, "nr_periods");
         into.nr_throttled = stat::flat(&text, "nr_throttled");
         into.throttled_usec = stat::flat(&text, "throttled_usec");
+        into.cpu_usec = stat::flat(&text, "usage_usec");
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 mod support;
 
-use cgroup::{Error, Hierarchy, Limits, Setting, Tree, Version};
+use cgroup::{Error, Group, Hierarchy, Limits, Setting, Tree, Version};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use support::{Gated, SOON, TestTree};
@@ -299,4 +299,42 @@ fn a_note_stays_with_the_group_and_goes_with_it() {
         .remove(SOON)
         .unwrap();
     assert_eq!(tree.group(&["acme", "a"]).unwrap().note().unwrap(), None);
+}
+
+#[test]
+fn the_clock_above_goes_on_while_anything_below_runs() {
+    let Some(tree) = TestTree::new("clock") else {
+        return;
+    };
+    let [group, sibling] = ["a", "b"].map(|name| tree.group(&["acme", name]).unwrap());
+    let clock = group.clock_above().unwrap().unwrap();
+    let own = |group: &Group| group.cpu_usec().unwrap().unwrap();
+    let mut burner = Gated::new(&sibling, "while read -r line; do echo $line; done");
+    burner.go();
+    for _ in 0..20 {
+        let (stood, before) = (clock.usec().unwrap().unwrap(), own(&sibling));
+        burner.go();
+        assert_eq!(burner.line(), "go");
+        let deadline = Instant::now() + SOON;
+        while own(&sibling) == before {
+            assert!(Instant::now() < deadline, "it has run");
+        }
+        assert!(clock.usec().unwrap().unwrap() > stood);
+    }
+    assert_eq!(own(&group), 0);
+    sibling.freeze(SOON).unwrap();
+    let stands = clock.usec().unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(clock.usec().unwrap(), stands);
+    sibling.thaw(SOON).unwrap();
+    drop(burner);
+    // What has ended is still counted, and the group has to be there.
+    sibling.wait_empty(SOON).unwrap();
+    sibling.remove(SOON).unwrap();
+    assert!(clock.usec().unwrap() >= stands);
+    let above = tree.open_group(&["acme"]).unwrap().clock_above();
+    assert!(above.unwrap().unwrap().usec().unwrap() >= stands);
+    assert!(tree.parent().unwrap().clock_above().unwrap().is_none());
+    group.remove(SOON).unwrap();
+    assert!(clock.usec().is_err());
 }

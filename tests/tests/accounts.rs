@@ -315,3 +315,37 @@ fn a_damaged_database_does_not_keep_the_agent_from_serving() {
     assert_eq!(number(&usage(&host), "starts"), 1.0);
     host.finish();
 }
+
+/// What the kernel has counted of it so far.
+fn counted(host: &Host, key: &str) -> f64 {
+    number(&host.status(SITE)["usage"], key)
+}
+
+#[test]
+fn what_it_does_without_the_agent_is_recorded_while_it_lives_be_it_little_or_much() {
+    let host = Host::new("");
+    // Of one owner, of whom one counter tells whether any of them has run.
+    for name in ["b.example.com", "c.example.com", SITE] {
+        site(&host, name, "[idle]\ntimeout = \"1h\"\n");
+        assert_eq!(host.dispatch(name).status, 200);
+    }
+    let upstream = host.dispatch(SITE).upstream();
+    wait_for("its first reading", seconds(20), || {
+        number(&usage(&host), "dispatches") == 2.0
+    });
+    for what in ["burn/100", "burn/0"] {
+        let before = number(&usage(&host), "net_rx_bytes");
+        tell(&upstream, what);
+        let missing = |key| (counted(&host, key) - number(&usage(&host), key)).abs();
+        // No more than a little is left out for longer than it takes to look at all.
+        wait_for(&format!("the time of {what}"), seconds(20), || {
+            missing("cpu_seconds") < 0.005
+        });
+        wait_for(&format!("all of {what}"), seconds(50), || {
+            let all = ["cpu_seconds", "net_rx_bytes", "net_tx_bytes"];
+            all.into_iter().all(|key| missing(key) == 0.0)
+        });
+        assert!(number(&usage(&host), "net_rx_bytes") > before, "{what}");
+    }
+    host.finish();
+}

@@ -181,3 +181,71 @@ fn no_request_is_lost_when_its_definition_changes() {
     assert!(served > 0);
     host.finish();
 }
+
+#[test]
+fn the_last_request_it_may_have_is_noticed_at_once() {
+    let host = Host::new("");
+    host.site(
+        SITE,
+        &format!("{STATIC}[idle]\ntimeout = \"1h\"\nmax_requests = 3\n"),
+    );
+    let pid = |host: &Host| host.status(SITE)["pid"].clone();
+    host.dispatch(SITE).upstream();
+    // That was before it listened, and does not count.
+    let first = pid(&host);
+    for _ in 0..3 {
+        assert_eq!(pid(&host), first);
+        assert_eq!(host.get(SITE, "/").status, 200);
+    }
+    let asked = Instant::now();
+    host.wait_state(SITE, "stopped", 10);
+    assert!(asked.elapsed() < seconds(5), "{:?}", asked.elapsed());
+    host.finish();
+}
+
+#[test]
+fn another_idle_time_or_age_holds_at_once() {
+    let host = Host::new("");
+    for (idle, cause) in [
+        ("timeout = \"1s\"", "idle"),
+        ("timeout = \"1h\"\nmax_lifetime = \"1s\"", "age"),
+    ] {
+        host.site(SITE, &format!("{STATIC}[idle]\ntimeout = \"1h\"\n"));
+        host.dispatch(SITE).upstream();
+        let changed = Instant::now();
+        host.site(SITE, &format!("{STATIC}[idle]\n{idle}\n"));
+        host.wait_state(SITE, "stopped", 10);
+        assert!(
+            changed.elapsed() < seconds(5),
+            "{cause}: {:?}",
+            changed.elapsed()
+        );
+        // And for the next one.
+        host.dispatch(SITE).upstream();
+        let woken = Instant::now();
+        host.wait_state(SITE, "stopped", 10);
+        assert!(
+            woken.elapsed() < seconds(5),
+            "{cause}: {:?}",
+            woken.elapsed()
+        );
+    }
+    host.finish();
+}
+
+#[test]
+fn its_idle_time_begins_anew_when_an_operator_thaws_it() {
+    let host = Host::new("");
+    host.site(SITE, &format!("{STATIC}[idle]\ntimeout = \"4s\"\n"));
+    host.dispatch(SITE).upstream();
+    assert_eq!(host.verb(SITE, "freeze").status, 200);
+    throughout(Duration::from_secs(2), || {
+        assert_eq!(host.state(SITE), "frozen")
+    });
+    assert_eq!(host.verb(SITE, "thaw").status, 200);
+    throughout(Duration::from_secs(3), || {
+        assert_eq!(host.state(SITE), "running")
+    });
+    host.wait_state(SITE, "stopped", 10);
+    host.finish();
+}

@@ -3,27 +3,34 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::meter::Meter;
+use super::meter::{Look, Meter};
 use super::private::Measurer;
+use super::round::Owners;
 use super::{Shared, lock};
 
 /// How often living containers are read.
 const TICK: Duration = Duration::from_secs(5);
-/// So many are read without a pause: a few milliseconds.
-const BATCH: usize = 16;
-/// The pauses of one tick together.
+/// So many files are read without a pause: a fraction of a millisecond.
+const BATCH: usize = 48;
+/// How long that takes for all of them, with the pauses.
 const SPREAD: Duration = Duration::from_secs(4);
+
+/// Whoever else wants to run goes first.
+const NICE: i32 = 10;
 
 /// Runs until it is told to stop. While no container lives and nothing is to be stored it waits for ever.
 pub(super) fn run(shared: &Shared) {
     let mut next = Instant::now();
     let mut private = Measurer::default();
+    let mut owners = Owners::default();
     store(shared);
+    // Of this thread alone, and those it begins. Where it cannot be had, all goes on as well.
+    let _ = rustix::process::setpriority_process(None, NICE);
     loop {
         match wait(shared, next) {
             Todo::Stop => {
                 for meter in living(shared) {
-                    sample(shared, &meter, true);
+                    sample(shared, &meter, Look::Always);
                 }
                 store(shared);
                 return;
@@ -32,7 +39,7 @@ pub(super) fn run(shared: &Shared) {
             Todo::Tick => {
                 // Not when it ought to have been: a host that was suspended has nothing to make up for.
                 next = Instant::now() + TICK;
-                read_all(shared);
+                read_all(shared, &mut owners);
                 store(shared);
                 private.look(living(shared));
             }
@@ -72,28 +79,34 @@ fn living(shared: &Shared) -> Vec<Arc<Meter>> {
     shared.lock().live.values().cloned().collect()
 }
 
-fn sample(shared: &Shared, meter: &Meter, full: bool) {
-    meter.sample(full, |record| shared.lock().push(record));
+fn sample(shared: &Shared, meter: &Meter, look: Look) -> usize {
+    meter.sample(look, |record| shared.lock().push(record))
 }
 
 /// Reads all that live, spread over most of a tick, so that it is nowhere felt.
-fn read_all(shared: &Shared) {
-    let meters = living(shared);
-    let batches = meters.len().div_ceil(BATCH).max(1);
-    let pause = SPREAD / u32::try_from(batches).unwrap_or(u32::MAX);
-    for (index, batch) in meters.chunks(BATCH).enumerate() {
-        if index > 0 && !rest(shared, pause) {
-            return;
-        }
-        for meter in batch {
-            sample(shared, meter, false);
+fn read_all(shared: &Shared, owners: &mut Owners) {
+    let begun = Instant::now();
+    let living = living(shared);
+    let share = SPREAD / u32::try_from(living.len().max(1)).unwrap_or(u32::MAX);
+    let (mut passed, mut files) = (0, 0);
+    for (owner, meters) in owners.sort(living) {
+        let look = owners.look(&owner, &meters);
+        files += 1;
+        for meter in &meters {
+            if files >= BATCH {
+                files = 0;
+                if !rest(shared, begun + share * passed) {
+                    return;
+                }
+            }
+            passed += 1;
+            files += sample(shared, meter, look);
         }
     }
 }
 
-/// Pauses; what is asked for meanwhile is done at once. False if it is to stop.
-fn rest(shared: &Shared, pause: Duration) -> bool {
-    let end = Instant::now() + pause;
+/// Pauses until `end`; what is asked for meanwhile is done at once. False if it is to stop.
+fn rest(shared: &Shared, end: Instant) -> bool {
     let mut work = shared.lock();
     loop {
         if work.stop {

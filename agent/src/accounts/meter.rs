@@ -13,12 +13,30 @@ use crate::container::{Container, Phases, Rest};
 /// A container that has used no CPU time since it was read has not done anything else either, but for what the kernel
 /// writes out for it later: it is read in full this often only.
 const FULL_EVERY: u32 = 12;
+/// So is one that has used less CPU time than this, in µs, since it was read, but this often: to read all of it takes a
+/// tenth of a millisecond, and is to be little of what it accounts.
+const LITTLE: u64 = 5_000;
+const LITTLE_EVERY: u32 = 6;
+
+/// What a full reading takes: so many files, or what takes as long.
+const FILES: usize = 12;
+
+/// When a container is read in full: always; if it is due (it has been asked for, for example); or also if it has used
+/// CPU time since it was, for which one file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    Always,
+    IfRan,
+    IfDue,
+}
 
 /// A living container.
 pub(super) struct Meter {
     /// Not kept alive by being accounted.
     container: Weak<Container>,
     pub(super) life: Life,
+    /// Whose it is.
+    pub(super) owner: Arc<str>,
     asked: Asked,
     /// Bytes at the last reading.
     memory: AtomicU64,
@@ -50,6 +68,34 @@ struct State {
     looks: u32,
     /// Its watch wants to see it.
     watched: bool,
+    /// It has used CPU time since, a little.
+    ran: bool,
+}
+
+impl State {
+    /// Whether it is to be read in full, whether it has done anything or not.
+    fn is_due(&self, asked: bool) -> bool {
+        asked
+            || self.watched
+            || self.cpu.is_none()
+            || self.looks >= if self.ran { LITTLE_EVERY } else { FULL_EVERY }
+    }
+
+    /// Whether it is to be read in full, as its CPU time is `now`.
+    fn is_to_be_read(&mut self, now: Option<u64>, asked: bool) -> bool {
+        self.ran |= now != self.cpu;
+        let used = now.zip(self.cpu).map(|(now, then)| now.abs_diff(then));
+        self.is_due(asked) || used.is_none_or(|used| used >= LITTLE)
+    }
+
+    /// It has been read in full.
+    fn read(&mut self, cpu: Option<u64>, watched: bool) {
+        *self = Self {
+            cpu,
+            watched,
+            ..Self::default()
+        };
+    }
 }
 
 impl Meter {
@@ -57,6 +103,7 @@ impl Meter {
         Self {
             container: Arc::downgrade(container),
             life,
+            owner: container.record.owner.as_str().into(),
             asked,
             memory: AtomicU64::new(0),
             private: AtomicU64::new(0),
@@ -69,8 +116,7 @@ impl Meter {
     /// Whose it is and how much memory it had when it was read last; None if it has ended.
     pub(super) fn memory(&self) -> Option<(Name, u64)> {
         let container = self.container.upgrade()?;
-        let owner = container.record.owner.as_str().into();
-        let name = (container.vhost.clone(), owner);
+        let name = (container.vhost.clone(), self.owner.clone());
         Some((name, self.memory.load(Ordering::Relaxed)))
     }
 
@@ -108,21 +154,31 @@ impl Meter {
         lock(&self.state).closed = true;
     }
 
-    /// Reads it and hands the record on, unless it has ended or, without `full`, has done nothing.
-    pub(super) fn sample(&self, full: bool, take: impl FnOnce(Record)) {
+    /// The clock above its group; None where there is none, or it has ended.
+    pub(super) fn clock_above(&self) -> Option<cgroup::CpuClock> {
+        let container = self.container.upgrade()?;
+        container.group.clock_above().ok().flatten()
+    }
+
+    /// Reads it and hands the record on, if it is to be read. Gives how many files that took, about.
+    pub(super) fn sample(&self, look: Look, take: impl FnOnce(Record)) -> usize {
         let mut state = lock(&self.state);
         if state.closed {
-            return;
+            return 0;
         }
-        let Some(container) = self.container.upgrade() else {
-            return;
-        };
         state.looks += 1;
         let asked = self.asked.load(Ordering::Relaxed) > 0;
-        if !full && !asked && !state.watched && state.looks < FULL_EVERY && state.cpu.is_some() {
-            match container.group.cpu_usec() {
-                Ok(now) if now == state.cpu => return,
-                _ => {}
+        if look == Look::IfDue && !state.is_due(asked) {
+            return 0;
+        }
+        let Some(container) = self.container.upgrade() else {
+            return 0;
+        };
+        if look == Look::IfRan && !state.is_due(asked) {
+            // An error: what there is to be read says more of it.
+            let now = container.group.cpu_usec().unwrap_or_default();
+            if !state.is_to_be_read(now, asked) {
+                return 1;
             }
         }
         let mut record = read(&Source::of(&container), Some(self.life));
@@ -130,10 +186,10 @@ impl Meter {
         let dispatches = self.asked.swap(0, Ordering::Relaxed);
         record.more.set(Field::Dispatches, dispatches);
         self.memory.store(record.gauges.memory, Ordering::Relaxed);
-        state.watched = (self.watch)(&container, record.reading.get(Field::Throttled));
-        state.looks = 0;
-        state.cpu = record.reading.get(Field::Cpu);
+        let watched = (self.watch)(&container, record.reading.get(Field::Throttled));
+        state.read(record.reading.get(Field::Cpu), watched);
         take(record);
+        FILES
     }
 }
 
@@ -228,4 +284,60 @@ pub(super) fn micros(phases: &Phases) -> more::Phases {
         phases.total,
     ]
     .map(|ms| (ms.max(0.0) * 1e3) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a container's CPU time is in each look, and whether it is read in full then.
+    fn readings(looks: &[u64]) -> Vec<bool> {
+        let mut state = State::default();
+        let mut all = Vec::new();
+        for cpu in looks {
+            state.looks += 1;
+            let read = state.is_to_be_read(Some(*cpu), false);
+            if read {
+                state.read(Some(*cpu), false);
+            }
+            all.push(read);
+        }
+        all
+    }
+
+    #[test]
+    fn whoever_does_much_is_read_at_once_and_the_others_in_time() {
+        assert_eq!(readings(&[1, LITTLE, LITTLE + 1]), [true, false, true]);
+        let nothing = readings(&[7; 25]);
+        let read = |all: &[bool]| -> Vec<usize> {
+            let all = all.iter().enumerate();
+            all.filter_map(|(n, read)| read.then_some(n)).collect()
+        };
+        assert_eq!(read(&nothing), [0, 12, 24]);
+        let little: Vec<u64> = (0..14).collect();
+        assert_eq!(read(&readings(&little)), [0, 6, 12]);
+        // Once, and nothing after that; after a long rest it is read at once.
+        assert_eq!(read(&readings(&[0, 1, 1, 1, 1, 1, 1, 1])), [0, 6]);
+        assert_eq!(read(&readings(&[0, 0, 0, 0, 0, 0, 0, 1])), [0, 7]);
+    }
+
+    proptest! {
+        /// Nothing is left unread for longer than `LITTLE_EVERY` looks, nor is more than a little of it.
+        #[test]
+        fn what_is_not_read_yet_is_little_and_new(
+            used in proptest::collection::vec(prop_oneof![Just(0), 0..2 * LITTLE], 1..100),
+        ) {
+            let mut sum = 0;
+            let looks: Vec<u64> = used.iter().map(|used| { sum += used; sum }).collect();
+            let (mut unread, mut since) = (0, 0);
+            for (used, read) in used.iter().zip(readings(&looks)) {
+                unread = if read { 0 } else { unread + used };
+                since = if unread == 0 { 0 } else { since + 1 };
+                prop_assert!(unread < LITTLE && since < LITTLE_EVERY);
+            }
+        }
+    }
 }

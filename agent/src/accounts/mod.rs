@@ -15,6 +15,7 @@ mod meter;
 pub mod more;
 mod private;
 pub mod report;
+mod round;
 mod store;
 pub mod sums;
 #[cfg(test)]

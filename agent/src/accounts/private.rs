@@ -13,6 +13,8 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Processes that are looked at between two ticks, and of one container: well below a percent of one CPU.
 const PROCESSES: usize = 128;
 const OF_ONE: usize = 32;
+/// Between two containers: a tick is long enough for all, and nobody who wants the processor waits for all of them.
+const PAUSE: Duration = Duration::from_millis(25);
 /// A thread that takes longer hangs, and another is begun; so many may hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 const MOST_HANGING: usize = 4;
@@ -66,5 +68,6 @@ fn measure(meters: impl Iterator<Item = Arc<Meter>>) {
         if left == 0 {
             return;
         }
+        std::thread::sleep(PAUSE);
     }
 }

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use redb::backends::FileBackend;
@@ -33,6 +34,10 @@ const NEXT_NUMBER: &str = "next";
 
 /// Memory for pages.
 const CACHE: usize = 16 << 20;
+/// After so many records, about half a millisecond, the processor is left to others for a moment: a kernel that is preempted
+/// lazily would let who wakes meanwhile wait for its next tick.
+const AT_ONCE: usize = 64;
+const MOMENT: Duration = Duration::from_micros(100);
 /// So many books are looked through for what is too old, each time something is written.
 const SWEPT: usize = 4;
 
@@ -128,7 +133,10 @@ impl Store {
             let mut state = write.open_table(STATE)?;
             let mut history = Histories::open(&write)?;
             let mut now = 0;
-            for record in records {
+            for (index, record) in records.iter().enumerate() {
+                if index % AT_ONCE == AT_ONCE - 1 {
+                    std::thread::sleep(MOMENT);
+                }
                 now = now.max(record.at);
                 let number = number_of(&mut names, &mut state, record)?;
                 let mut book: Book = match books.get(number)? {

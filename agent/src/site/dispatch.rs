@@ -93,6 +93,9 @@ impl Site {
         if new {
             inner.dispatches += 1;
             inner.asked.fetch_add(1, Ordering::Relaxed);
+            if inner.is_worn() {
+                inner.attention.notify_one();
+            }
         }
         match self.step(&mut inner, Event::Request) {
             Verdict::Go => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Site;
@@ -16,11 +17,13 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(300);
 const DRAIN_STEP: Duration = Duration::from_secs(1);
 /// After a dispatch its connection may still be on the way.
 pub(super) const IN_FLIGHT: Duration = Duration::from_secs(1);
-/// A running container is looked at this often at least: its definition and its number of requests may have changed.
-const LOOK: Duration = Duration::from_secs(10);
 
-/// Starts the task; it ends when the container does or is being ended.
+/// Starts the task; it ends when the container does or is being ended. It sleeps until something is due, or until it is
+/// told ([`super::Inner::attention`]) that there is something else to heed: its last request has come, it rests. Another
+/// definition is no such thing: what says otherwise how long it may live or be idle ends its container.
 pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
+    let attention = Arc::<Notify>::default();
+    site.lock().attention = attention.clone();
     tokio::spawn(async move {
         let born = Instant::from_std(container.since);
         let mut seen = Seen {
@@ -56,41 +59,31 @@ pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
                 false => patience.map(|t| quiet_since + t),
             };
             let old_at = idle.max_lifetime.finite().map(|age| born + age);
-            let worn = idle
-                .max_requests
-                .is_some_and(|most| site.requests_of_this_life() >= u64::from(most.get()));
+            let worn = site.is_worn();
             let next = [idle_at, old_at, worn.then_some(now)]
                 .into_iter()
                 .flatten()
                 .min();
-            if next.is_some_and(|at| at <= now) {
-                let due = if old_at.is_some_and(|at| at <= now) || worn {
-                    Due::Age
-                } else {
-                    Due::Idle
-                };
-                match act(&site, &container, due, &mut seen, born).await {
-                    Next::Look => continue,
-                    Next::LookAt(at) => {
-                        if ended_before(&container, Some(at)).await {
-                            site.feed_about(&container, Event::Exited);
-                            return;
-                        }
-                        continue;
-                    }
-                    Next::Over => {}
+            if next.is_none_or(|at| at > now) {
+                if ended_before(&container, next, Some(&attention)).await {
+                    site.feed_about(&container, Event::Exited);
+                    return;
                 }
-                // What was to happen may have.
-                if !site.owns(&container) || site.state().rests() {
-                    continue;
-                }
+                continue;
             }
-            // A dispatch or a new definition moves the next point in time, but never before this one.
-            let next = next
-                .filter(|at| *at > now)
-                .unwrap_or(now + patience.unwrap_or(LOOK));
-            let next = Some(next.min(now + LOOK));
-            if ended_before(&container, next).await {
+            let due = if old_at.is_some_and(|at| at <= now) || worn {
+                Due::Age
+            } else {
+                Due::Idle
+            };
+            let again = match act(&site, &container, due, &mut seen, born).await {
+                Next::Look => continue,
+                Next::LookAt(at) => at,
+                // What was to happen may have. Else a request has come in between.
+                Next::Over if !site.owns(&container) || site.state().rests() => continue,
+                Next::Over => now + DRAIN_STEP,
+            };
+            if ended_before(&container, Some(again), None).await {
                 site.feed_about(&container, Event::Exited);
                 return;
             }
@@ -184,13 +177,28 @@ async fn act(
     }
 }
 
-/// Waits for the container's end, not longer than until `limit`; true if it has ended.
-async fn ended_before(container: &Container, limit: Option<Instant>) -> bool {
-    match limit {
-        Some(at) => tokio::time::timeout_at(at, container.ended()).await.is_ok(),
-        None => {
-            container.ended().await;
-            true
+/// Waits for the container's end, not longer than until `limit` or until it is told to look; true if it has ended.
+async fn ended_before(
+    container: &Container,
+    limit: Option<Instant>,
+    attention: Option<&Notify>,
+) -> bool {
+    let over = async {
+        match limit {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
         }
+    };
+    let told = async {
+        match attention {
+            Some(attention) => attention.notified().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = container.ended() => true,
+        () = told => false,
+        () = over => false,
     }
 }

@@ -117,6 +117,8 @@ struct Inner {
     withdrawn: bool,
     starts: u64,
     abort: Arc<Notify>,
+    /// Told when the keeper of its container has something to heed before what it waits for.
+    attention: Arc<Notify>,
     last_range: u32,
     /// The limits that it has come up against.
     hits: Box<Hits>,
@@ -160,6 +162,7 @@ impl Site {
             withdrawn: false,
             starts: 0,
             abort: Arc::default(),
+            attention: Arc::default(),
             last_range: 0,
             hits: Box::default(),
         };
@@ -235,6 +238,7 @@ impl Site {
             self.platform.live.follow(self, after);
             if before.rests() || after.rests() {
                 self.follow_rung(inner);
+                inner.attention.notify_one();
             }
             self.announce(inner, before, event);
         }
@@ -377,6 +381,12 @@ impl Site {
 }
 
 impl Inner {
+    /// Whether the present container has had as many requests, since it listens, as it may have.
+    fn is_worn(&self) -> bool {
+        let most = self.definition.idle.max_requests;
+        most.is_some_and(|most| self.dispatches - self.dispatches_before >= u64::from(most.get()))
+    }
+
     /// A request has been told where to connect: from now on it may be on its way there.
     fn answered(&mut self) {
         self.last_answer = Instant::now();

@@ -26,10 +26,9 @@ impl Site {
         self.lock().last_answer
     }
 
-    /// Requests since the present container listens.
-    pub(crate) fn requests_of_this_life(&self) -> u64 {
-        let inner = self.lock();
-        inner.dispatches - inner.dispatches_before
+    /// Whether its container has had as many requests as it may have.
+    pub(super) fn is_worn(&self) -> bool {
+        self.lock().is_worn()
     }
 
     /// The uid range of its last container; 0 if it had none.

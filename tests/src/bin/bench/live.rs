@@ -105,19 +105,22 @@ fn visit(upstreams: &[String], stop: &AtomicBool) {
     }
 }
 
-/// Dispatches to live sites, one after the other, for as long as `share` takes to measure.
-fn dispatches(host: &Host, count: usize) -> Vec<Duration> {
+/// Dispatches to live sites, one after the other, for as long as `share` takes to measure; and by how much the pauses in
+/// between were longer than asked for, in which nothing but this machine has a part.
+fn dispatches(host: &Host, count: usize) -> (Vec<Duration>, Vec<Duration>) {
     let mut client = Client::connect(&host.socket()).unwrap();
     let end = Instant::now() + MEASURE;
-    let mut times = Vec::new();
+    let (mut times, mut late) = (Vec::new(), Vec::new());
     for n in (0..count).cycle() {
         if Instant::now() > end {
             break;
         }
         times.push(dispatch(&mut client, n).0);
+        let paused = Instant::now();
         thread::sleep(APART);
+        late.push(paused.elapsed() - APART);
     }
-    times
+    (times, late)
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
@@ -127,7 +130,7 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     thread::sleep(SETTLE);
     let idle = share(host.pid());
     let stop = AtomicBool::new(false);
-    let (busy, times) = thread::scope(|scope| {
+    let (busy, (times, late)) = thread::scope(|scope| {
         scope.spawn(|| visit(&upstreams, &stop));
         thread::sleep(SETTLE);
         let busy = share(host.pid());
@@ -139,12 +142,14 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     let what = format!("{count} live containers, accounts on");
     let visited = format!("agent's CPU, each visited every {} s", VISITS.as_secs());
     let times = Figures::millis("dispatch to live sites meanwhile", &times);
+    let late = Figures::millis("its client wakes late by", &late);
     let longest = times.max();
     vec![
         Row::new(&what)
             .with(Figures::new("agent's CPU, all idle", "%", vec![idle]))
             .with(Figures::new(&visited, "%", vec![busy]))
             .with(times)
+            .with(late)
             .at_most("agent's CPU, all idle, %", idle, 3.0)
             .at_most("agent's CPU, all visited, %", busy, 3.0)
             .at_most("longest dispatch ms", longest, 5.0),
