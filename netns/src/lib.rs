@@ -5,6 +5,7 @@
 //!   cached sock_diag socket ([`Diag`]) that answers "is it listening" in microseconds.
 //! * [`Host`]: a routed veth per container, its rates and byte counters, and one nftables table that
 //!   denies by default.
+//! * [`LocalArrivals`]: data over a namespace's own loopback is told.
 //! * [`Pool`]: namespaces made ahead of need.
 //!
 //! Everything is synchronous. The `rtnetlink` crate is not used because it needs an async runtime

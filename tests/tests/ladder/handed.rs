@@ -6,13 +6,23 @@ use std::thread;
 use std::time::Duration;
 
 use harness::limits::{SITE, events};
-use harness::{Host, rounds, run, seconds, wait_for};
+use harness::{Host, rounds, run, seconds, sites, wait_for};
+use rustix::net::sockopt;
 
 use super::kept::{define_echo, freeze, hear, patient, probe, say};
 use super::pid;
 
 /// Descriptors are counted.
 const NOTHING_AHEAD: &str = "[pool]\naddress = 0\nprivate = 0\n";
+
+/// Takes connections and reads nothing.
+const DEAF: &str = "\
+import socket
+server = socket.create_server(('0.0.0.0', 8080))
+kept = []
+while True:
+    kept.append(server.accept())
+";
 
 /// Each kind of site that listens on TCP.
 const MODES: [&str; 2] = ["address", "private"];
@@ -32,7 +42,7 @@ fn hold(host: &Host) -> BufReader<TcpStream> {
     stream
 }
 
-/// As many descriptors of the agent; it closes those of a wake-up in the background.
+/// Waits until the agent has as many descriptors; it closes those of requests and of a wake-up in the background.
 fn wait_descriptors(host: &Host, wanted: usize) {
     wait_for("descriptors", seconds(20), || host.descriptors() == wanted);
 }
@@ -64,11 +74,11 @@ fn data_wakes_it_and_nothing_less_does() {
             thread::sleep(Duration::from_millis(100));
             last == before
         });
-        freeze(&host);
         // One more, however often it is asked for.
-        assert_eq!(host.descriptors(), before + 1);
-        freeze(&host);
-        assert_eq!(host.descriptors(), before + 1);
+        for _ in 0..5 {
+            freeze(&host);
+        }
+        wait_descriptors(&host, before + 1);
         // Probes, and the end of a connection.
         probe(stream.get_ref());
         drop(other);
@@ -94,23 +104,29 @@ fn data_wakes_it_and_nothing_less_does() {
 }
 
 #[test]
-fn what_is_sent_while_it_is_being_frozen_is_answered() {
+fn what_comes_while_it_is_being_frozen_wakes_it() {
     let host = Host::new("");
-    let mut stream = echo(&host, "private");
+    let documents = host.documents(SITE);
+    sites::put(&documents, "app.py", DEAF);
+    let definition = "command = [\"python3\", \"/site/app.py\"]\nlisten = \"tcp:8080\"\n[network]\nmode = \"private\"\n";
+    host.site(SITE, definition);
+    let connector = host.connector();
     for round in 0..rounds(60, 10) {
-        let word = format!("round {round}");
-        let mut sender = stream.get_ref().try_clone().unwrap();
+        let connection = connector.ask(SITE).unwrap().connection();
         thread::scope(|scope| {
             scope.spawn(|| {
-                // Sooner or later than it, from round to round.
-                thread::sleep(Duration::from_micros(u64::from(round % 30) * 100));
-                writeln!(sender, "{word}").unwrap();
+                // Before it, within it or after it, from round to round.
+                thread::sleep(Duration::from_micros(u64::from(round % 30) * 300));
+                rustix::io::write(&connection, b"x").unwrap();
             });
             assert_eq!(host.verb(SITE, "freeze").status, 200);
         });
-        hear(&mut stream, &word);
+        host.wait_state(SITE, "running", 20);
+        let woken = events(&host, "state").pop().unwrap();
+        assert_eq!(woken["cause"], "data on a connection", "{woken}");
+        // Reset, so that nothing is left that could be read.
+        sockopt::set_socket_linger(&connection, Some(Duration::ZERO)).unwrap();
     }
-    drop(stream);
     host.finish();
 }
 
@@ -169,8 +185,9 @@ fn a_frozen_one_that_is_killed_leaves_nothing() {
     mark_namespace(&host);
     freeze(&host);
     drop(stream);
-    let init = pid(&host).as_u64().unwrap();
-    harness::send_signal(init.try_into().unwrap(), libc::SIGKILL);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid(&host))).unwrap();
+    let init = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    harness::send_signal(init.unwrap().trim().parse().unwrap(), libc::SIGKILL);
     host.wait_state(SITE, "stopped", 20);
     wait_for("its namespace is gone", seconds(20), || !is_marked(&host));
     wait_for("descriptors are as before", seconds(20), || {
