@@ -109,6 +109,14 @@ pub(crate) fn watch_oom(
     Ok((watched?, interest))
 }
 
+/// What tells of data on a namespace's loopback, watched by tokio.
+pub(crate) fn watch_arrivals(
+    arrivals: netns::LocalArrivals,
+) -> io::Result<AsyncFd<netns::LocalArrivals>> {
+    // SAFETY: as in `watch`: they own their descriptor for as long as they live, and never exchange it.
+    unsafe { AsyncFd::register_with_interest(arrivals, Interest::READABLE) }.map_err(Into::into)
+}
+
 /// Asks the kernel to write these ranges (address, length) of another process to swap (`MADV_PAGEOUT`, Linux 5.10). How
 /// many bytes it has gone through: it ends before a range of which it cannot, and that as the first one is an error.
 pub(crate) fn page_out(process: BorrowedFd<'_>, ranges: &[(usize, usize)]) -> io::Result<usize> {

@@ -5,6 +5,7 @@
 //!   cached sock_diag socket ([`Diag`]) that answers "is it listening" in microseconds.
 //! * [`Host`]: a routed veth per container, its rates and byte counters, and one nftables table that
 //!   denies by default.
+//! * [`LocalArrivals`]: data over a namespace's own loopback is told.
 //! * [`Pool`]: namespaces made ahead of need.
 //!
 //! Everything is synchronous. The `rtnetlink` crate is not used because it needs an async runtime
@@ -23,8 +24,11 @@ mod attributes;
 mod diag;
 mod error;
 mod host;
+mod local;
 mod namespace;
 mod netlink;
+mod nftables;
+mod notices;
 mod pool;
 mod route;
 mod shaper;
@@ -39,6 +43,7 @@ pub use diag::{
 };
 pub use error::{Error, Result};
 pub use host::{Arrivals, Destination, Host, HostConfig, Link, Policy, Protocol, Shape, Told};
+pub use local::LocalArrivals;
 pub use namespace::Namespace;
 pub use pool::{Kind, Pool, PoolSize, Prepared};
 pub use slots::{SlotSet, Slots};

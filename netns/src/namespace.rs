@@ -1,7 +1,7 @@
 //! A network namespace held by a descriptor.
 
 use crate::netlink::{self, Netlink};
-use crate::{Diag, Error, Result, route, socket, worker};
+use crate::{Diag, Error, LocalArrivals, Result, route, socket, worker};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -158,6 +158,14 @@ impl Namespace {
     fn make_socket(&self, take: impl FnOnce(Result<OwnedFd>) + Send + 'static) -> Result<()> {
         let namespace = Arc::clone(&self.fd);
         worker::visit_later("make socket", namespace, socket::nonblocking, take)
+    }
+
+    /// Each packet with data for this TCP port that comes over the namespace's own loopback is told from now on, for as long
+    /// as what is answered lives; see [`Diag::tcp_open_local`] and [`Diag::tcp_unread`] for what came before. Needs Linux 5.12
+    /// with nfnetlink_log and nft_log.
+    pub fn local_arrivals(&self, port: u16) -> Result<LocalArrivals> {
+        let (socket, number) = self.run(|| Netlink::open_numbered(netlink::NETFILTER))?;
+        LocalArrivals::new(socket, number, port)
     }
 
     /// A new detached mount of sysfs that shows this namespace's devices: read-only, no setuid

@@ -4,8 +4,10 @@ use crate::attributes::{Batch, Received, messages};
 use crate::{Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const NLMSG_ERROR: u16 = 2;
@@ -14,6 +16,10 @@ const NLMSG_DONE: u16 = 3;
 const BUFFER: usize = 16 * 1024;
 /// The kernel answers at once; this only keeps a lost answer from hanging the caller for ever.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// No process has a number from here on, so that no socket that the kernel gives its process's number has one.
+const FIRST_NUMBER: u32 = 1 << 31;
+/// Numbers that are tried: somebody else may have one.
+const NUMBERS: u32 = 64;
 
 /// rtnetlink. Its number is 0, which is what "no protocol" means to socket(2).
 pub(crate) const ROUTE: Option<Protocol> = None;
@@ -50,6 +56,32 @@ impl Netlink {
         )
         .map_err(failed)?;
         Ok(Self { fd, sequence: 1 })
+    }
+
+    /// [`Self::open`] with a number of its own (the kernel's portid), which no other socket of this process has had.
+    ///
+    /// What belongs to a socket is found by that number when the socket is closed: a moment after the next one may have been
+    /// given the same, whose things would go then.
+    pub(crate) fn open_numbered(protocol: Option<Protocol>) -> Result<(Self, u32)> {
+        static NEXT: AtomicU32 = AtomicU32::new(FIRST_NUMBER);
+        let socket = Self::open(protocol)?;
+        let mut last = Errno::ADDRINUSE;
+        for _ in 0..NUMBERS {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed) | FIRST_NUMBER;
+            match rustix::net::bind(&socket.fd, &SocketAddrNetlink::new(number, 0)) {
+                Ok(()) => return Ok((socket, number)),
+                Err(Errno::ADDRINUSE) => {}
+                Err(errno) => {
+                    last = errno;
+                    break;
+                }
+            }
+        }
+        Err(Error::os(
+            "number netlink socket",
+            format!("{protocol:?}"),
+            last,
+        ))
     }
 
     /// Sends the batch and hands every answer that is not an acknowledgement to `on`. Ends when

@@ -125,6 +125,34 @@ fn connections_are_counted_until_they_are_over() {
 }
 
 #[test]
+fn a_connection_from_inside_is_seen_as_one() {
+    for (bound, to) in [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "10.1.2.3"),
+        ("[::]", "10.1.2.3"),
+        ("[::]", "127.0.0.9"),
+        ("[::1]", "[::1]"),
+    ] {
+        let namespace = Namespace::create().unwrap();
+        common::inside(&namespace, || run("ip addr add 10.1.2.3/32 dev lo"));
+        let address = format!("{bound}:8080").parse().unwrap();
+        let _server = namespace.listen_tcp(address).unwrap();
+        let local = |wanted: usize| {
+            for method in BOTH {
+                let count = namespace.diag().tcp_open_local(method, 8080).unwrap();
+                assert_eq!(count, wanted, "{to} at {bound}, {method:?}");
+            }
+        };
+        local(0);
+        let client = connected(&namespace, &format!("{to}:8080")).unwrap();
+        local(1);
+        drop(client);
+        // Its server has not closed it yet.
+        local(1);
+    }
+}
+
+#[test]
 fn half_closed_by_a_server_that_still_reads_is_open() {
     let namespace = Namespace::create().unwrap();
     let server = listener(

@@ -58,6 +58,28 @@ fn a_thousand_namespaces_leave_nothing_behind() {
     });
 }
 
+#[test]
+fn to_be_told_of_data_holds_a_namespace_no_longer_than_that() {
+    let _turn = alone();
+    as_host(|| {
+        let host = host();
+        one_round(&host, 1);
+        eventually("the first is gone", || namespaces() == 0);
+        let files = open_files();
+        for slot in 2..12 {
+            let namespace = Namespace::create().unwrap();
+            host.attach(&namespace, slot).unwrap();
+            let arrivals = namespace.local_arrivals(80).unwrap();
+            assert!(!arrivals.read().unwrap());
+            drop(namespace);
+            assert_eq!(namespaces(), 1, "it is held");
+            drop(arrivals);
+            eventually("it is gone", || namespaces() == 0);
+        }
+        assert_eq!(open_files(), files);
+    });
+}
+
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
 }

@@ -2,6 +2,7 @@
 
 mod activated;
 mod connect;
+mod data;
 pub mod documents;
 mod drift;
 mod files;
@@ -318,22 +319,6 @@ impl Container {
         let sessions = Arc::strong_count(&self.sessions) - 1;
         let count = count.map(|open| open + sessions);
         count.with_context(|| format!("cannot count the connections of {}", self.vhost))
-    }
-
-    /// Whether something has come on a TCP connection to its server that nobody has read. Not for the hot path.
-    pub fn has_unread(&self) -> Result<bool> {
-        let port = match &self.listener {
-            Listener::Tcp(port) => Some(*port),
-            Listener::Activated => self.record.activated_port,
-            Listener::Unix(_) => None,
-        };
-        let Some(port) = port else {
-            return Ok(false);
-        };
-        let unread = self.namespace.diag().tcp_unread(self.method, port);
-        let unread =
-            unread.with_context(|| format!("cannot see what has come for {}", self.vhost))?;
-        Ok(unread > 0)
     }
 
     /// The web server in front is in the host's namespace, and so are its accepted connections; others wait in the

@@ -1,8 +1,10 @@
 //! Which rung of the idle ladder a container is on and for how long it has rested, noted at its cgroup for the next agent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 use crate::machine::Rung;
 use crate::time::boot_millis;
@@ -113,6 +115,8 @@ pub(super) struct Resting {
     stubborn: Mutex<Option<Instant>>,
     /// When memory was scarce and somebody had a connection to it.
     connected: Mutex<Option<Instant>>,
+    /// Dropped when it does not rest any more.
+    watch: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 fn is_recent(time: &Mutex<Option<Instant>>, within: Duration) -> bool {
@@ -180,6 +184,22 @@ impl Container {
         is_recent(&self.rest.connected, CONNECTED)
     }
 
+    /// It is watched for data on connections that were handed over, until the other end of this is told that it does not rest
+    /// any more. Only for one that rests, under the lock under which that is decided.
+    pub(crate) fn watch_at_rest(&self, over: oneshot::Sender<()>) {
+        *self.watched() = Some(over);
+    }
+
+    /// Whether it is watched so.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched().is_some()
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Option<oneshot::Sender<()>>> {
+        let watch = &self.rest.watch;
+        watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// It is on another rung from now on.
     pub(crate) fn note_rung(&self, rung: Rung) {
         let next = self.rest().go(rung, boot_millis());
@@ -193,6 +213,9 @@ impl Container {
             .rest
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = next;
+        if !next.rests() {
+            *self.watched() = None;
+        }
         if let Err(error) = self.group.set_note(&next.text()) {
             tracing::warn!("{}: {error}", self.vhost);
         }

@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod give_back;
+pub(crate) mod handed;
 mod maps;
 mod order;
 mod pressure;
@@ -37,8 +38,10 @@ pub struct Ladder {
     earlier: Notify,
     places: Semaphore,
     stops: Semaphore,
-    /// Who is woken by data.
+    /// Who is woken by data that comes over their link.
     pub(crate) watched: arrivals::Watched,
+    /// Who is woken by data on connections that were handed over.
+    pub(crate) handed: handed::Handed,
 }
 
 #[derive(Default)]
@@ -55,6 +58,7 @@ impl Default for Ladder {
             places: Semaphore::new(AT_A_TIME),
             stops: Semaphore::new(STOPS),
             watched: arrivals::Watched::default(),
+            handed: handed::Handed::default(),
         }
     }
 }

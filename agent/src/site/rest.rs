@@ -46,8 +46,11 @@ impl Site {
         }
         drop(inner);
         if rests {
-            let site = self.clone();
-            tokio::spawn(async move { site.wake_if_unread().await });
+            let (site, container) = (self.clone(), container.clone());
+            tokio::spawn(async move {
+                site.watch_handed(&container).await;
+                site.wake_if_unread().await;
+            });
         }
         if self.is_reclaimed(&container) {
             // The last agent may not have come to the end of it.
@@ -216,7 +219,7 @@ impl Site {
 }
 
 /// Whether this container is in place.
-fn has(inner: &Inner, container: &Arc<Container>) -> bool {
+pub(super) fn has(inner: &Inner, container: &Arc<Container>) -> bool {
     let current = inner.container.as_ref();
     current.is_some_and(|current| Arc::ptr_eq(current, container))
 }

@@ -35,6 +35,11 @@ impl Site {
         let mut state = self.settled().await;
         if event == Event::Freeze && state.rests() {
             self.confirm_frozen().await?;
+            if let Some(container) = self.container()
+                && self.watch_handed(&container).await
+            {
+                self.wake_if_unread().await;
+            }
             state = self.settled().await;
         }
         let failed_to_start =

@@ -4,8 +4,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Site;
+use tokio::sync::oneshot;
+
+use super::{Inner, Site, rest};
 use crate::container::Container;
+use crate::ladder::handed;
 use crate::machine::Event;
 
 impl Site {
@@ -28,14 +31,58 @@ impl Site {
         let mut inner = self.lock();
         let container = inner.container.as_ref();
         let its_own = container.is_some_and(|container| container.record.address == Some(address));
-        // Otherwise a request has woken it before, or it is gone.
-        if its_own && inner.machine.state().rests() {
-            inner.last_request = Instant::now();
-            self.step(&mut inner, Event::Arrival);
+        if its_own {
+            self.arrival(&mut inner);
         }
         if let Err(error) = self.platform.ladder.watched.remove(address, self) {
             tracing::warn!("{}: {error}", self.name);
         }
+    }
+
+    /// Data has come on a connection to this container that was handed over.
+    pub(crate) fn handed_data_came(self: &Arc<Self>, container: &Arc<Container>) {
+        let mut inner = self.lock();
+        if rest::has(&inner, container) {
+            self.arrival(&mut inner);
+        }
+    }
+
+    fn arrival(self: &Arc<Self>, inner: &mut Inner) {
+        // Otherwise a request has woken it before, or it is gone.
+        if inner.machine.state().rests() {
+            inner.last_request = Instant::now();
+            self.step(inner, Event::Arrival);
+        }
+    }
+
+    /// It is frozen. If somebody has a connection to it that was handed over, data on that wakes it from now on; what has come
+    /// before does not, see [`Self::wake_if_unread`]. Whether it is watched since now.
+    pub(super) async fn watch_handed(self: &Arc<Self>, container: &Arc<Container>) -> bool {
+        if container.is_watched() {
+            return false;
+        }
+        let (ladder, asked) = (self.platform.ladder.clone(), container.clone());
+        let made = tokio::task::spawn_blocking(move || ladder.handed.watch(&asked)).await;
+        let watch = match made {
+            Ok(Ok(Some(watch))) => watch,
+            Ok(Err(error)) => {
+                self.platform.ladder.handed.failed(&self.name, &error);
+                return false;
+            }
+            // Nobody has one, or the agent is ending.
+            Ok(Ok(None)) | Err(_) => return false,
+        };
+        let (tell, over) = oneshot::channel();
+        {
+            let inner = self.lock();
+            // Otherwise it is over by now.
+            if inner.machine.state().rests() && rest::has(&inner, container) {
+                container.watch_at_rest(tell);
+            }
+        }
+        let attended = handed::attend(self.clone(), Arc::downgrade(container), watch, over);
+        tokio::spawn(attended);
+        true
     }
 
     /// Wakes it if data has come that nobody has read: while there was no agent, or more than could be told.

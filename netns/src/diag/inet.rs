@@ -57,12 +57,40 @@ pub(super) fn listening(socket: &mut Netlink, address: IpAddr, port: u16) -> Res
 
 /// Counts the open connections whose local port is `port`.
 pub(super) fn open(socket: &mut Netlink, port: u16) -> Result<usize> {
+    count_open(socket, port, |_| true)
+}
+
+/// Counts those of them that are [local](is_local).
+pub(super) fn open_local(socket: &mut Netlink, port: u16) -> Result<usize> {
+    count_open(socket, port, |message| {
+        ends(message).is_some_and(|(own, peer)| is_local(own, peer))
+    })
+}
+
+fn count_open(socket: &mut Netlink, port: u16, wanted: impl Fn(&[u8]) -> bool) -> Result<usize> {
     let mut open = 0;
     each_open(socket, port, |state, message| {
         let inode = u32_at(message, 68).unwrap_or(0);
-        open += usize::from(state != FIN_WAIT2 || inode != 0);
+        open += usize::from((state != FIN_WAIT2 || inode != 0) && wanted(message));
     })?;
     Ok(open)
+}
+
+/// Own and peer's address in a struct inet_diag_msg.
+fn ends(message: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let address = |at: usize| -> Option<IpAddr> {
+        match *message.first()? {
+            AF_INET => Some(<[u8; 4]>::try_from(message.get(at..at + 4)?).ok()?.into()),
+            _ => Some(<[u8; 16]>::try_from(message.get(at..at + 16)?).ok()?.into()),
+        }
+    };
+    Some((address(8)?, address(24)?))
+}
+
+/// Whether both ends of a connection are in the same namespace, as far as their addresses say so.
+pub(super) fn is_local(own: IpAddr, peer: IpAddr) -> bool {
+    let (own, peer) = (own.to_canonical(), peer.to_canonical());
+    own == peer || own.is_loopback() || peer.is_loopback()
 }
 
 /// Counts those of them with data that has not been read.

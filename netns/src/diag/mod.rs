@@ -63,6 +63,15 @@ impl Diag {
         }
     }
 
+    /// The number of those of them whose other end is in the namespace, too: over its own loopback, from one of its addresses to
+    /// the same one, or to or from 127.0.0.0/8 or `::1`. Between two other addresses of its own they are not seen.
+    pub fn tcp_open_local(&self, method: Method, port: u16) -> Result<usize> {
+        match method {
+            Method::SockDiag => self.socket(|socket| inet::open_local(socket, port)),
+            Method::ProcNet => self.proc_net(move |file| tcp_open_local_in(file, port)),
+        }
+    }
+
     /// The number of open TCP connections whose local port is `port` with data that nobody has read yet.
     pub fn tcp_unread(&self, method: Method, port: u16) -> Result<usize> {
         match method {
@@ -162,23 +171,27 @@ fn tcp_listening_in(read: ReadTable<'_>, address: IpAddr, port: u16) -> Result<b
 }
 
 fn tcp_open_in(read: ReadTable<'_>, port: u16) -> Result<usize> {
-    let mut open = 0;
-    for table in ["tcp", "tcp6"] {
-        open += procnet::tcp_table(&read(table)?)
-            .filter(|socket| socket.is_open_on(port))
-            .count();
-    }
-    Ok(open)
+    count_tcp(read, |socket| socket.is_open_on(port))
+}
+
+fn tcp_open_local_in(read: ReadTable<'_>, port: u16) -> Result<usize> {
+    count_tcp(read, |socket| {
+        socket.is_open_on(port) && inet::is_local(socket.address, socket.peer)
+    })
 }
 
 fn tcp_unread_in(read: ReadTable<'_>, port: u16) -> Result<usize> {
-    let mut unread = 0;
+    count_tcp(read, |socket| {
+        socket.is_open_on(port) && inet::has_data(socket.state, socket.unread)
+    })
+}
+
+fn count_tcp(read: ReadTable<'_>, wanted: impl Fn(&procnet::TcpSocket) -> bool) -> Result<usize> {
+    let mut count = 0;
     for table in ["tcp", "tcp6"] {
-        unread += procnet::tcp_table(&read(table)?)
-            .filter(|socket| socket.is_open_on(port) && inet::has_data(socket.state, socket.unread))
-            .count();
+        count += procnet::tcp_table(&read(table)?).filter(&wanted).count();
     }
-    Ok(unread)
+    Ok(count)
 }
 
 fn unix_listening_in(read: ReadTable<'_>, name: &[u8]) -> Result<bool> {

@@ -10,6 +10,8 @@ pub struct TcpSocket {
     pub address: IpAddr,
     /// The local port.
     pub port: u16,
+    /// The address of the other end; unspecified where there is none.
+    pub peer: IpAddr,
     /// The kernel's state number: 1 established, 10 listening.
     pub state: u8,
     /// Bytes that nobody has read yet.
@@ -45,16 +47,17 @@ pub fn tcp_table(text: &[u8]) -> impl Iterator<Item = TcpSocket> + '_ {
     text.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = fields(line);
         let local = fields.nth(1)?;
-        let state = u8::try_from(hex(fields.nth(1)?)?).ok()?;
+        let remote = fields.next()?;
+        let state = u8::try_from(hex(fields.next()?)?).ok()?;
         let queues = fields.next()?;
         let inode = std::str::from_utf8(fields.nth(4)?).ok()?.parse().ok()?;
-        let colon = local.iter().position(|&byte| byte == b':')?;
         let unread = queues.split(|&byte| byte == b':').nth(1).and_then(hex)?;
-        let address = address(local.get(..colon)?)?;
-        let port = u16::try_from(hex(local.get(colon + 1..)?)?).ok()?;
+        let (address, port) = end(local)?;
+        let (peer, _) = end(remote)?;
         Some(TcpSocket {
             address,
             port,
+            peer,
             state,
             unread,
             inode,
@@ -115,6 +118,13 @@ fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn hex(digits: &[u8]) -> Option<u32> {
     let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
     u32::from_str_radix(std::str::from_utf8(digits).ok().filter(|_| plain)?, 16).ok()
+}
+
+/// `ADDRESS:PORT`.
+fn end(text: &[u8]) -> Option<(IpAddr, u16)> {
+    let colon = text.iter().position(|&byte| byte == b':')?;
+    let port = u16::try_from(hex(text.get(colon + 1..)?)?).ok()?;
+    Some((address(text.get(..colon)?)?, port))
 }
 
 /// Addresses are shown as 32-bit words in the machine's byte order.

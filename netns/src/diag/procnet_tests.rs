@@ -83,13 +83,15 @@ proptest! {
     }
 
     #[test]
-    fn every_ipv4_line_is_read_back(octets: [u8; 4], port: u16, state in 1u8..13, unread: u32, inode: u32) {
-        let word = u32::from_ne_bytes(octets);
+    fn every_ipv4_line_is_read_back(octets: [u8; 4], peer: [u8; 4], port: u16, state in 1u8..13, unread: u32, inode: u32) {
+        let [word, other] = [octets, peer].map(u32::from_ne_bytes);
         let line = format!(
-            "   0: {word:08X}:{port:04X} 00000000:0000 {state:02X} 0:{unread:08X} 00:0 0     0        0 {inode} 1"
+            "   0: {word:08X}:{port:04X} {other:08X}:0000 {state:02X} 0:{unread:08X} 00:0 0     0        0 {inode} 1"
         );
         let read: Vec<_> = tcp_table(line.as_bytes()).collect();
-        let expected = TcpSocket { address: octets.into(), port, state, unread, inode: inode.into() };
+        let expected = TcpSocket {
+            address: octets.into(), port, peer: peer.into(), state, unread, inode: inode.into(),
+        };
         prop_assert_eq!(read, vec![expected]);
     }
 }

@@ -5,21 +5,16 @@ use crate::attributes::{
     Batch, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Received, attributes,
 };
 use crate::netlink::{self, Netlink, Refused};
+use crate::nftables::{GENERIC, NFGENMSG, SUBSYSTEM, begin};
 use crate::{Error, Result};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
-const SUBSYSTEM: u16 = 10;
 const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 pub(super) const NEW_ELEMENT: u16 = SUBSYSTEM << 8 | 12;
 const GET_ELEMENT: u16 = SUBSYSTEM << 8 | 13;
 pub(super) const DELETE_ELEMENT: u16 = SUBSYSTEM << 8 | 14;
-/// struct nfgenmsg: family `inet`, version 0, no resource.
-const GENERIC: [u8; 4] = [1, 0, 0, 0];
-const NFGENMSG: usize = 4;
 const TABLE_NAME: u16 = 1;
 const ELEMENTS_TABLE: u16 = 1;
 const ELEMENTS_SET: u16 = 2;
@@ -175,24 +170,6 @@ impl Sets {
             )),
         }
     }
-}
-
-pub(super) fn begin() -> Batch {
-    let mut batch = Batch::default();
-    batch.message(BATCH_BEGIN, NLM_F_REQUEST, &transaction());
-    batch
-}
-
-impl Batch {
-    pub(super) fn end_transaction(&mut self) {
-        self.trailer(BATCH_END, NLM_F_REQUEST, &transaction());
-    }
-}
-
-/// struct nfgenmsg of a transaction's begin and end: the subsystem in network byte order.
-fn transaction() -> [u8; 4] {
-    let subsystem = SUBSYSTEM.to_be_bytes();
-    [0, 0, subsystem[0], subsystem[1]]
 }
 
 pub(super) fn elements(batch: &mut Batch, kind: u16, table: &str, set: &str, keys: &[Vec<u8>]) {

@@ -25,41 +25,57 @@ class Server(socketserver.ThreadingTCPServer):
 Server(('0.0.0.0', 8080), Handler).serve_forever()
 ";
 
-/// `idle` is the rest of `[idle]`.
-fn echo(host: &Host, idle: &str) -> BufReader<TcpStream> {
+/// A site that does; `more` is the rest of `[idle]`, and what follows.
+pub(super) fn define_echo(host: &Host, more: &str) {
     let documents = host.documents(SITE);
     sites::put(&documents, "app.py", ECHO);
     host.site(
         SITE,
         &format!(
             "command = [\"python3\", \"/site/app.py\"]\nlisten = \"tcp:8080\"\n\
-             [start]\ntimeout = \"60s\"\n[idle]\ntimeout = \"24h\"\n{idle}"
+             [start]\ntimeout = \"60s\"\n[idle]\ntimeout = \"24h\"\n{more}"
         ),
     );
+}
+
+/// A connection to one; `idle` is the rest of `[idle]`.
+fn echo(host: &Host, idle: &str) -> BufReader<TcpStream> {
+    define_echo(host, idle);
     let mut stream = BufReader::new(connect(host));
     say(&mut stream, "first");
     stream
 }
 
 fn connect(host: &Host) -> TcpStream {
-    let stream = TcpStream::connect(host.dispatch(SITE).upstream()).unwrap();
+    patient(TcpStream::connect(host.dispatch(SITE).upstream()).unwrap())
+}
+
+/// The same connection: what is written is sent at once, what is to be read waited for.
+pub(super) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(seconds(30))).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
 
-fn say(stream: &mut BufReader<TcpStream>, word: &str) {
+/// Has the kernel ask every second whether the other end is still there.
+pub(super) fn probe(socket: &TcpStream) {
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(1)).unwrap();
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(1)).unwrap();
+    sockopt::set_socket_keepalive(socket, true).unwrap();
+}
+
+pub(super) fn say(stream: &mut BufReader<TcpStream>, word: &str) {
     writeln!(stream.get_mut(), "{word}").unwrap();
     hear(stream, word);
 }
 
-fn hear(stream: &mut BufReader<TcpStream>, word: &str) {
+pub(super) fn hear(stream: &mut BufReader<TcpStream>, word: &str) {
     let mut line = String::new();
     stream.read_line(&mut line).unwrap();
     assert_eq!(line, format!("{word}\n"));
 }
 
-fn freeze(host: &Host) {
+pub(super) fn freeze(host: &Host) {
     assert_eq!(host.verb(SITE, "freeze").json()["state"], "frozen");
 }
 
@@ -71,9 +87,7 @@ fn data_on_a_kept_connection_wakes_it_and_nothing_less_does() {
     freeze(&host);
     // Probes of a kept connection, a new connection, and the end of one.
     let socket = stream.get_ref();
-    sockopt::set_tcp_keepidle(socket, Duration::from_secs(1)).unwrap();
-    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(1)).unwrap();
-    sockopt::set_socket_keepalive(socket, true).unwrap();
+    probe(socket);
     drop(TcpStream::connect(socket.peer_addr().unwrap()).unwrap());
     thread::sleep(Duration::from_millis(2500));
     assert_eq!(host.state(SITE), "frozen");

@@ -1,6 +1,7 @@
 //! The idle ladder: down by time, up with a request, and whatever happens on each rung of it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod handed;
 mod kept;
 mod pressure;
 mod rungs;
