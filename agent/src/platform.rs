@@ -36,6 +36,9 @@ use crate::spawner::Spawner;
 /// Bound for a start that has no bound of its own.
 const LONGEST_START: Duration = Duration::from_secs(60);
 
+/// So many times what is kept ready anyway is, while so many are taken.
+pub const GROWTH: usize = 8;
+
 /// A network namespace for one container.
 pub struct Prepared {
     /// Its slot, which decides its address.
@@ -222,7 +225,14 @@ impl Platform {
             address: self.config.pool.address as usize,
             private: self.config.pool.private as usize,
         };
-        let pool = netns::Pool::new(Some(self.host.clone()), self.slots.clone(), size)?;
+        // A slot that waits in the pool is one that a site may need.
+        let slots = self.host.config().subnet.last_slot() as usize / 8;
+        let most = |least: usize| (least * GROWTH).min(slots);
+        let most = netns::PoolSize {
+            address: most(size.address),
+            private: most(size.private),
+        };
+        let pool = netns::Pool::new(Some(self.host.clone()), self.slots.clone(), size, most)?;
         let _ = self.pool.set(pool);
         Ok(())
     }

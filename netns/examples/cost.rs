@@ -120,7 +120,7 @@ fn main() {
         private: 0,
         address: few,
     };
-    let pool = Pool::new(Some(Arc::clone(&host)), slots, size).unwrap();
+    let pool = Pool::new(Some(Arc::clone(&host)), slots, size, size).unwrap();
     while pool.ready() != size && pool.failure().is_none() {
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -21,6 +21,7 @@
 //! reading its /proc/net/tcp cost microseconds, not a walk over the host's whole table.
 
 mod attributes;
+mod demand;
 mod diag;
 mod error;
 mod host;
@@ -38,6 +39,7 @@ mod subnet;
 mod trial;
 mod worker;
 
+pub use demand::Demand;
 pub use diag::{
     Diag, Method, tcp_listening_proc, tcp_open_proc, unix_listening_proc, unix_open_proc,
 };

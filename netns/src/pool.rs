@@ -1,6 +1,6 @@
-//! Namespaces made ahead of need, refilled by one thread of low priority.
+//! Namespaces made ahead of need, refilled by one thread of low priority: as many as were taken lately, within bounds.
 
-use crate::{Error, Host, Link, Namespace, Result, Slots, worker};
+use crate::{Demand, Error, Host, Link, Namespace, Result, Slots, worker};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -57,15 +57,13 @@ pub struct Pool {
 struct Shared {
     host: Option<Arc<Host>>,
     slots: Arc<dyn Slots>,
-    size: PoolSize,
     state: Mutex<State>,
     wake: Condvar,
 }
 
-#[derive(Default)]
 struct State {
-    private: VecDeque<Prepared>,
-    address: VecDeque<Prepared>,
+    private: Queue,
+    address: Queue,
     stop: bool,
     /// When one was taken last.
     taken: Option<Instant>,
@@ -73,19 +71,53 @@ struct State {
     failed: Option<String>,
 }
 
+/// Those of one kind.
+struct Queue {
+    ready: VecDeque<Prepared>,
+    demand: Demand,
+}
+
+impl Queue {
+    fn new(least: usize, most: usize) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            demand: Demand::new(least, most),
+        }
+    }
+
+    fn wanted(&mut self) -> usize {
+        self.demand.wanted(Instant::now())
+    }
+
+    fn missing(&mut self) -> usize {
+        self.wanted().saturating_sub(self.ready.len())
+    }
+}
+
 impl Pool {
-    /// Starts filling the pool. Without a host there is no [`Kind::Address`].
-    pub fn new(host: Option<Arc<Host>>, slots: Arc<dyn Slots>, size: PoolSize) -> Result<Self> {
-        if host.is_none() && size.address > 0 {
+    /// Starts filling the pool, which has at least `least` ready and, when many are taken, up to `most`. Without a host there is
+    /// no [`Kind::Address`].
+    pub fn new(
+        host: Option<Arc<Host>>,
+        slots: Arc<dyn Slots>,
+        least: PoolSize,
+        most: PoolSize,
+    ) -> Result<Self> {
+        if host.is_none() && least.address.max(most.address) > 0 {
             return Err(Error::Invalid(
                 "namespaces with an address need a host".into(),
             ));
         }
-        let state = Mutex::new(State::default());
+        let state = Mutex::new(State {
+            private: Queue::new(least.private, most.private),
+            address: Queue::new(least.address, most.address),
+            stop: false,
+            taken: None,
+            failed: None,
+        });
         let shared = Arc::new(Shared {
             host,
             slots,
-            size,
             state,
             wake: Condvar::new(),
         });
@@ -105,8 +137,11 @@ impl Pool {
         let ready = {
             let mut state = self.shared.state();
             state.failed = None;
-            state.taken = Some(Instant::now());
-            state.queue(kind).pop_front()
+            let now = Instant::now();
+            state.taken = Some(now);
+            let queue = state.queue(kind);
+            queue.demand.take(now);
+            queue.ready.pop_front()
         };
         self.shared.wake.notify_one();
         match ready {
@@ -120,8 +155,8 @@ impl Pool {
     pub fn ready(&self) -> PoolSize {
         let state = self.shared.state();
         PoolSize {
-            private: state.private.len(),
-            address: state.address.len(),
+            private: state.private.ready.len(),
+            address: state.address.ready.len(),
         }
     }
 
@@ -144,10 +179,8 @@ impl Drop for Pool {
         let State {
             private, address, ..
         } = &mut *state;
-        for unused in private.drain(..).chain(address.drain(..)) {
-            let slot = unused.slot;
-            drop(unused);
-            self.shared.slots.give_back(slot);
+        for unused in private.ready.drain(..).chain(address.ready.drain(..)) {
+            self.shared.give_up(unused);
         }
     }
 }
@@ -175,14 +208,26 @@ impl Shared {
             state.failed = Some(error.to_string());
         }
         while !state.stop {
-            let Some(kind) = state.missing(self.size) else {
-                state = self
-                    .wake
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+            if let Some(surplus) = state.surplus() {
+                drop(state);
+                self.give_up(surplus);
+                state = self.state();
+                continue;
+            }
+            let Some(kind) = state.missing() else {
+                state = match state.falls_in() {
+                    None => self
+                        .wake
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner),
+                    Some(time) => {
+                        let woken = self.wake.wait_timeout(state, time);
+                        woken.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                };
                 continue;
             };
-            if let Some(rest) = state.rest(kind, self.size) {
+            if let Some(rest) = state.rest(kind) {
                 let woken = self.wake.wait_timeout(state, rest);
                 state = woken.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
@@ -191,10 +236,17 @@ impl Shared {
             let prepared = self.prepare(kind, Namespace::create_here);
             state = self.state();
             match prepared {
-                Ok(prepared) => state.queue(kind).push_back(prepared),
+                Ok(prepared) => state.queue(kind).ready.push_back(prepared),
                 Err(error) => state.failed = Some(error.to_string()),
             }
         }
+    }
+
+    /// The kernel takes the namespace apart in the background.
+    fn give_up(&self, unused: Prepared) {
+        let slot = unused.slot;
+        drop(unused);
+        self.slots.give_back(slot);
     }
 
     fn prepare(&self, kind: Kind, create: fn() -> Result<Namespace>) -> Result<Prepared> {
@@ -230,7 +282,7 @@ impl Shared {
 }
 
 impl State {
-    fn queue(&mut self, kind: Kind) -> &mut VecDeque<Prepared> {
+    fn queue(&mut self, kind: Kind) -> &mut Queue {
         match kind {
             Kind::Private => &mut self.private,
             Kind::Address => &mut self.address,
@@ -238,14 +290,11 @@ impl State {
     }
 
     /// How long the refill of a kind has to wait yet.
-    fn rest(&self, kind: Kind, size: PoolSize) -> Option<Duration> {
-        let (ready, wanted) = match kind {
-            Kind::Private => (self.private.len(), size.private),
-            Kind::Address => (self.address.len(), size.address),
-        };
-        let rest = match ready {
+    fn rest(&mut self, kind: Kind) -> Option<Duration> {
+        let queue = self.queue(kind);
+        let rest = match queue.ready.len() {
             0 => return None,
-            ready if ready * 2 > wanted => REST,
+            ready if ready * 2 > queue.wanted() => REST,
             _ => SHORT_REST,
         };
         let left = rest.saturating_sub(self.taken?.elapsed());
@@ -253,14 +302,29 @@ impl State {
     }
 
     /// A kind of which there are too few; the one that is shorter of its size by more.
-    fn missing(&self, size: PoolSize) -> Option<Kind> {
-        let private = size.private.saturating_sub(self.private.len());
-        let address = size.address.saturating_sub(self.address.len());
-        match (private, address) {
+    fn missing(&mut self) -> Option<Kind> {
+        match (self.private.missing(), self.address.missing()) {
             _ if self.failed.is_some() => None,
             (0, 0) => None,
             (private, address) if private > address => Some(Kind::Private),
             _ => Some(Kind::Address),
         }
+    }
+
+    /// One of those that are too many.
+    fn surplus(&mut self) -> Option<Prepared> {
+        for queue in [&mut self.private, &mut self.address] {
+            if queue.wanted() < queue.ready.len() {
+                return queue.ready.pop_back();
+            }
+        }
+        None
+    }
+
+    /// When there may be too many, though nothing is taken.
+    fn falls_in(&self) -> Option<Duration> {
+        let queues = [&self.private, &self.address].into_iter();
+        let at = queues.filter_map(|queue| queue.demand.falls_at()).min()?;
+        Some(at.saturating_duration_since(Instant::now()))
     }
 }

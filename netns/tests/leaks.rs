@@ -114,7 +114,7 @@ fn a_pool_fills_gives_and_ends_cleanly() {
             private: 3,
             address: 4,
         };
-        let pool = Pool::new(Some(Arc::clone(&host)), Arc::clone(&slots) as _, size).unwrap();
+        let pool = Pool::new(Some(Arc::clone(&host)), Arc::clone(&slots) as _, size, size).unwrap();
         eventually("full", || pool.ready() == size);
         assert_eq!(host.links().unwrap().len(), 4);
         let mut taken: Vec<_> = (0..5).map(|_| pool.take(Kind::Address).unwrap()).collect();
@@ -158,14 +158,43 @@ fn a_pool_fills_gives_and_ends_cleanly() {
 }
 
 #[test]
+fn a_pool_grows_with_what_is_taken_and_shrinks_again() {
+    let _turn = alone();
+    as_host(|| {
+        let slots = Arc::new(SlotSet::new(40));
+        let [least, most] = [2, 6].map(|private| PoolSize {
+            private,
+            address: 0,
+        });
+        let pool = Pool::new(None, Arc::clone(&slots) as _, least, most).unwrap();
+        eventually("full", || pool.ready() == least);
+        let take = |count| {
+            for _ in 0..count {
+                let taken = pool.take(Kind::Private).unwrap();
+                let slot = taken.slot;
+                drop(taken);
+                slots.give_back(slot);
+            }
+        };
+        take(2);
+        eventually("as many as were taken", || pool.ready().private == 2);
+        take(9);
+        eventually("no more than the most", || pool.ready() == most);
+        eventually("nobody takes any", || pool.ready() == least);
+        drop(pool);
+        assert_eq!(std::iter::from_fn(|| slots.take()).count(), 40);
+    });
+}
+
+#[test]
 fn an_address_needs_a_host() {
     let slots: Arc<dyn Slots> = Arc::new(SlotSet::new(9));
     let size = PoolSize {
         private: 0,
         address: 1,
     };
-    assert!(Pool::new(None, Arc::clone(&slots), size).is_err());
-    let pool = Pool::new(None, slots, PoolSize::default()).unwrap();
+    assert!(Pool::new(None, Arc::clone(&slots), size, size).is_err());
+    let pool = Pool::new(None, slots, PoolSize::default(), PoolSize::default()).unwrap();
     assert!(pool.take(Kind::Address).is_err());
     assert!(pool.take(Kind::Private).unwrap().link.is_none());
 }

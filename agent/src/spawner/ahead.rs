@@ -3,24 +3,31 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use netns::Demand;
 
 use super::Started;
 use crate::packet;
+use crate::platform::GROWTH;
 
 /// How long those that wait may take to end.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
-/// Those that wait, the oldest first.
+/// Those that wait, the oldest first: as many as were taken lately, within bounds.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    wanted: usize,
+    /// Whether there are to be any.
+    any: bool,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    demand: Demand,
+    /// A task waits for the time when there are too many.
+    trimmed: bool,
     waiting: VecDeque<(Started, OwnedFd)>,
     /// Requests for more that have not been answered.
     asked: HashSet<u64>,
@@ -28,22 +35,30 @@ struct State {
 }
 
 impl Ahead {
-    /// `wanted` is how many are to wait.
-    pub(super) fn new(wanted: u32) -> Self {
+    /// `least` is how many are to wait though none is taken.
+    pub(super) fn new(least: u32) -> Self {
+        let least = least as usize;
         Self {
-            wanted: wanted as usize,
-            state: Mutex::default(),
+            any: least > 0,
+            state: Mutex::new(State {
+                demand: Demand::new(least, least * GROWTH),
+                trimmed: false,
+                waiting: VecDeque::new(),
+                asked: HashSet::new(),
+                ending: false,
+            }),
         }
     }
 
-    pub(super) fn wanted(&self) -> usize {
-        self.wanted
+    pub(super) fn any(&self) -> bool {
+        self.any
     }
 
     /// The number of a request for one more, if there are too few.
     pub(super) fn one_more(&self, number: impl FnOnce() -> u64) -> Option<u64> {
         let mut state = self.lock();
-        if state.ending || state.waiting.len() + state.asked.len() >= self.wanted {
+        let wanted = state.demand.wanted(Instant::now());
+        if state.ending || state.waiting.len() + state.asked.len() >= wanted {
             return None;
         }
         let id = number();
@@ -71,6 +86,7 @@ impl Ahead {
 
     /// See [`super::Spawner::hand_over`].
     pub(super) fn hand_over(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Option<Started> {
+        self.lock().demand.take(Instant::now());
         loop {
             let (init, socket) = self.lock().waiting.pop_front()?;
             // Err: it has ended, or could not build its root.
@@ -78,6 +94,32 @@ impl Ahead {
                 return Some(init);
             }
         }
+    }
+
+    /// Ends those that are too many once fewer are taken. There is a task only until then.
+    pub(super) fn trim(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.trimmed || state.demand.falls_at().is_none() {
+            return;
+        }
+        state.trimmed = true;
+        drop(state);
+        let ahead = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some(at) = ahead.upgrade().and_then(|ahead| ahead.end_surplus()) {
+                tokio::time::sleep_until(at.into()).await;
+            }
+        });
+    }
+
+    /// Ends those that are too many now; when there may be more of them.
+    fn end_surplus(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        let wanted = state.demand.wanted(Instant::now());
+        state.waiting.truncate(wanted);
+        let next = state.demand.falls_at();
+        state.trimmed = next.is_some();
+        next
     }
 
     /// Ends those that wait, and waits until they have ended: nobody is to find them where the agent was.

@@ -137,7 +137,7 @@ impl Spawner {
 
     /// Whether inits are made ahead, and move into their containers' cgroups by themselves.
     pub fn inits_join(&self) -> bool {
-        self.ahead.wanted() > 0
+        self.ahead.any()
     }
 
     /// Gives the packet of a start to an init that was made ahead. None if there is none. Nobody waits for anything.
@@ -154,6 +154,7 @@ impl Spawner {
                 return;
             }
         }
+        self.ahead.trim();
     }
 
     /// The user namespaces of these ids: those that are known, or new ones.

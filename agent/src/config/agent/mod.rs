@@ -151,7 +151,7 @@ pub struct Log {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pool {
-    /// Network namespaces with an address: 8.
+    /// Network namespaces with an address: 8. Up to eight times as many of each while so many are taken.
     pub address: u32,
     /// Network namespaces without: 8.
     pub private: u32,
