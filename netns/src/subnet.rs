@@ -62,7 +62,7 @@ impl Subnet {
     /// The host's own address towards the containers.
     #[must_use]
     pub const fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.base + self.size() - 2)
+        Ipv4Addr::from_bits(self.base + (self.size() - 2))
     }
 
     /// The network address.

@@ -307,6 +307,19 @@ impl Host {
         descriptors(self.pid())
     }
 
+    /// The same once all that it makes ahead is there: until then their number grows by itself.
+    pub fn settled_descriptors(&self) -> usize {
+        let mut last = (self.descriptors(), Instant::now());
+        wait_for("what is made ahead is there", seconds(20), || {
+            let now = self.descriptors();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            last.1.elapsed() > Duration::from_millis(300) * time_scale()
+        });
+        last.0
+    }
+
     /// Ends everything; fails if anything is left.
     pub fn finish(self) {
         self.end();

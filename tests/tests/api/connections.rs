@@ -40,7 +40,7 @@ fn five_thousand_that_send_one_byte_and_wait() {
     }
     let host = host_with_site("");
     let (socket, pid) = (host.socket(), host.pid());
-    let (files, memory) = (descriptors(&host), resident(pid));
+    let (files, memory) = (host.settled_descriptors(), resident(pid));
     let neighbour = Neighbour::begin(socket.clone(), "a.example.com");
     let mut waiting: Vec<UnixStream> = (0..5000)
         .map(|_| {
@@ -109,7 +109,7 @@ fn a_thousand_that_are_kept() {
     }
     let host = host_with_site("");
     let (socket, pid) = (host.socket(), host.pid());
-    let (files, memory) = (descriptors(&host), resident(pid));
+    let (files, memory) = (host.settled_descriptors(), resident(pid));
     let mut clients: Vec<Client> = (0..1000)
         .map(|_| Client::connect(&socket).unwrap())
         .collect();

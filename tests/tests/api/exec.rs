@@ -109,7 +109,7 @@ fn a_terminal() {
 #[test]
 fn a_client_that_vanishes_leaves_no_process() {
     let host = host_with_site("");
-    let (socket, files) = (host.socket(), descriptors(&host));
+    let (socket, files) = (host.socket(), host.settled_descriptors());
     let before = host.snapshot().processes.len();
     let running = |text: &str| command_lines(&host).iter().any(|line| line.contains(text));
     // Silent, talking, deaf to signals, with children in the background, on a terminal.

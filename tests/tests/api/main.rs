@@ -106,19 +106,6 @@ fn assert_problem(answer: &Answer, status: u16) {
     }
 }
 
-/// Descriptors of the agent once its pool of namespaces is full: until then their number grows by itself.
-fn descriptors(host: &Host) -> usize {
-    let mut last = (host.descriptors(), Instant::now());
-    harness::wait_for("the agent's pool is full", seconds(20), || {
-        let now = host.descriptors();
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        last.1.elapsed() > Duration::from_millis(300) * time_scale()
-    });
-    last.0
-}
-
 fn body(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
 }

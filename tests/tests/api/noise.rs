@@ -167,7 +167,7 @@ fn ten_thousand_malformed_requests() {
     for _ in 0..500 {
         exchange(&socket, &noise(&mut random));
     }
-    let (files, memory) = (descriptors(&host), resident(pid));
+    let (files, memory) = (host.settled_descriptors(), resident(pid));
     let neighbour = Neighbour::begin(socket.clone(), "a.example.com");
     let mut seen = std::collections::BTreeMap::<u16, usize>::new();
     for _ in 0..REQUESTS / time_scale() as usize {

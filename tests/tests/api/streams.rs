@@ -143,7 +143,7 @@ fn readers_that_do_not_read_cost_no_memory() {
     for vhost in ["a.example.com", "loud.example.com"] {
         host.dispatch(vhost).upstream();
     }
-    let (pid, files) = (host.pid(), descriptors(&host));
+    let (pid, files) = (host.pid(), host.settled_descriptors());
     let paths = [
         "/v1/events?follow=true",
         "/v1/vhosts/loud.example.com/logs?follow=true",
@@ -195,7 +195,7 @@ fn followers_that_have_gone_give_their_places_back() {
     let host = Host::new(&format!("[api]\nmax_connections = {PLACES}\n"));
     host.site("a.example.com", harness::STATIC);
     host.dispatch("a.example.com").upstream();
-    let files = descriptors(&host);
+    let files = host.settled_descriptors();
     let socket = host.socket();
     // Nothing is said on either while this test runs: that they have gone is all there is to see.
     let paths = [

@@ -22,7 +22,7 @@ fn who_goes_away_or_does_not_read_keeps_nothing() {
     // What is made once is there afterwards.
     hold(&host.connector(), SITE);
     host.verb(SITE, "stop");
-    let alone = host.descriptors();
+    let alone = host.settled_descriptors();
     let gone: Vec<Connector> = (0..20).map(|_| host.connector()).collect();
     for connector in &gone {
         connector.send(b"{\"vhost\":\"slow.example.com\"}").unwrap();
@@ -66,7 +66,7 @@ fn a_hundred_at_once_are_one_start() {
     host.site(SITE, PRIVATE);
     hold(&host.connector(), SITE);
     host.verb(SITE, "stop");
-    let (together, before) = (Barrier::new(100), host.descriptors());
+    let (together, before) = (Barrier::new(100), host.settled_descriptors());
     // All connected before any waits for the others: one that cannot be would leave them waiting.
     let connectors: Vec<Connector> = (0..100).map(|_| host.connector()).collect();
     thread::scope(|scope| {

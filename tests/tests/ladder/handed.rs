@@ -68,12 +68,7 @@ fn data_wakes_it_and_nothing_less_does() {
         freeze(&host);
         say(&mut stream, "what is made once is there");
         let other = hold(&host);
-        let mut before = 0;
-        wait_for("descriptors rest", seconds(20), || {
-            let last = std::mem::replace(&mut before, host.descriptors());
-            thread::sleep(Duration::from_millis(100));
-            last == before
-        });
+        let before = host.settled_descriptors();
         // One more, however often it is asked for.
         for _ in 0..5 {
             freeze(&host);
@@ -181,7 +176,7 @@ fn its_network_namespace_ends_with_it() {
 fn a_frozen_one_that_is_killed_leaves_nothing() {
     let host = Host::new(NOTHING_AHEAD);
     let stream = echo(&host, "private");
-    let before = host.descriptors();
+    let before = host.settled_descriptors();
     mark_namespace(&host);
     freeze(&host);
     drop(stream);
