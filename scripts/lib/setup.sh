@@ -8,6 +8,7 @@ setup_package=(dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev readelf:binutils)
 setup_sites=(nft:nftables ip:iproute2 busybox:busybox-static curl:curl jq:jq python3:python3
     apache2:apache2 /usr/lib/apache2/modules/mod_php.load:libapache2-mod-php nginx:nginx-light)
 setup_test=(shellcheck:shellcheck ab:apache2-utils socat:socat ping:iputils-ping ps:procps fusermount3:fuse3 bindfs:bindfs setpriv:util-linux)
+setup_bench=(php-fpm8.2:php8.2-fpm runc:runc crun:crun bwrap:bubblewrap)
 setup_vm=(qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mke2fs:e2fsprogs flock:util-linux)
 
 setup_present() { # PROGRAM-OR-FILE

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use harness::sites::script;
-use harness::{Answer, Host, STATIC, seconds, wait_for};
+use harness::{Answer, Host, STATIC, http, seconds, wait_for};
 
 const SITE: &str = "a.example.com";
 
@@ -166,6 +166,43 @@ fn who_ignores_the_signal_is_killed_with_all_children() {
         "{took:?}"
     );
     assert!(host.snapshot().processes.is_empty());
+    host.finish();
+}
+
+/// As many as that end at a time many times over, and all of them take all the time that they have.
+#[test]
+fn who_takes_its_time_to_end_holds_up_nobody_else() {
+    let host = Host::new("");
+    let text = "trap '' TERM; exec busybox httpd -f -p 8080 -h /site";
+    let limit = seconds(8).as_secs();
+    let slow: Vec<_> = (0..8).map(|n| format!("slow{n}.example.com")).collect();
+    for name in &slow {
+        host.site(
+            name,
+            &format!("{}[stop]\ntimeout = \"{limit}s\"\n", script(text)),
+        );
+        host.dispatch(name).upstream();
+    }
+    host.site(SITE, STATIC);
+    host.dispatch(SITE).upstream();
+    let socket = host.socket();
+    let stop = |name: &str| {
+        let path = format!("/v1/vhosts/{name}/stop");
+        state(&http::request(&socket, "POST", &path, b"").unwrap())
+    };
+    std::thread::scope(|scope| {
+        let stops: Vec<_> = slow.iter().map(|name| scope.spawn(|| stop(name))).collect();
+        for name in &slow {
+            host.wait_state(name, "stopping", 5);
+        }
+        assert_eq!(stop(SITE), "stopped");
+        for name in &slow {
+            assert_eq!(host.state(name), "stopping");
+        }
+        for stop in stops {
+            assert_eq!(stop.join().unwrap(), "stopped");
+        }
+    });
     host.finish();
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shim::protocol::ExitRecord;
+use tokio::sync::Semaphore;
 
 use super::{Hit, Site};
 use crate::container::{Container, KILL_LIMIT, LastExit, Remains};
@@ -20,6 +21,12 @@ const GLANCE: Duration = Duration::from_millis(20);
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is asked whether it still has any.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+/// Containers whose processes end, and that are removed, at a time: the runtime's threads do the latter, and where a
+/// thousand were due at once a start would wait for its turn among them.
+static TURNS: Semaphore = Semaphore::const_new(2);
+/// Who takes longer to end than this does so without a turn: an end by itself takes a millisecond or two.
+const QUICK: Duration = Duration::from_millis(5);
 
 /// A stop has an end even where the definition sets none.
 const LONGEST_STOP: Duration = Duration::from_secs(300);
@@ -46,23 +53,37 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
             // Elapsed: a connection that stays open for longer is cut.
             let _ = tokio::time::timeout(DRAIN_LIMIT, unused(&site, &container)).await;
         }
+        // Err: they are never closed.
+        let mut turn = TURNS.acquire().await;
         if how != How::AlreadyDead {
             let stop = site.definition().stop;
             if let Err(error) = container.signal(stop.signal.number()) {
                 tracing::warn!("{error:#}");
             }
-            // Elapsed: it has had its time and is killed with its cgroup.
-            let _ = tokio::time::timeout(
-                stop.timeout.finite().unwrap_or(LONGEST_STOP),
-                container.ended(),
-            )
-            .await;
+            let patience = stop.timeout.finite().unwrap_or(LONGEST_STOP);
+            let quick = QUICK.min(patience);
+            if tokio::time::timeout(quick, container.ended())
+                .await
+                .is_err()
+            {
+                drop(turn);
+                // Elapsed: it has had its time and is killed with its cgroup.
+                let _ = tokio::time::timeout(patience - quick, container.ended()).await;
+                turn = TURNS.acquire().await;
+            }
         }
         note_exit(&site, &container, how != How::AlreadyDead);
-        let remains = container.remains();
+        let mut remains = container.remains();
         site.lock().container = None;
         drop(container);
-        remove_until_gone(&site, remains, Some(Event::Ended)).await;
+        let gone = remains.remove_at_once(&site.platform, &site.name);
+        drop(turn);
+        if gone {
+            site.feed(Event::Ended);
+        } else {
+            // It is killed, and may be stuck: nobody else waits for that.
+            remove_until_gone(&site, remains, Some(Event::Ended)).await;
+        }
     });
 }
 

@@ -26,21 +26,24 @@ pub(crate) fn first_byte(client: &mut Client, vhost: &str) -> Duration {
         .request("POST", "/v1/dispatch", body.as_bytes())
         .unwrap()
         .upstream();
-    let request = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n";
-    let mut byte = [0];
     match upstream.strip_prefix("unix:") {
-        Some(path) => {
-            let mut stream = UnixStream::connect(path).unwrap();
-            stream.write_all(request).unwrap();
-            stream.read_exact(&mut byte).unwrap();
-        }
-        None => {
-            let mut stream = TcpStream::connect(&upstream).unwrap();
-            stream.write_all(request).unwrap();
-            stream.read_exact(&mut byte).unwrap();
-        }
+        Some(path) => ask(UnixStream::connect(path).unwrap(), began),
+        None => ask(TcpStream::connect(&upstream).unwrap(), began),
     }
-    began.elapsed()
+}
+
+/// Asks for a page; how long after `began` its first byte was there. All of it has to be a page, not an error.
+pub(crate) fn ask(mut stream: impl Read + Write, began: Instant) -> Duration {
+    let mut answer = vec![0];
+    stream
+        .write_all(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        .unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    let took = began.elapsed();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert_eq!(harness::client::status(&answer), 200, "{answer}");
+    took
 }
 
 /// Ends the site, until nothing is left of it.

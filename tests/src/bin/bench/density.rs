@@ -10,10 +10,13 @@ use crate::Effort;
 use crate::connect::{fetch, handed};
 use crate::live::name;
 use crate::report::{Figures, Line, Row};
+use crate::room::room;
 use crate::scale::ticks;
 
 /// How many live at each measurement.
 const LEVELS: [usize; 5] = [100, 300, 1000, 2000, 3000];
+/// With fewer, what the agent has for itself and what other processes do meanwhile would be most of what each costs.
+const CHECKED: usize = 100;
 /// The last starts before each level, whose time is taken.
 const STARTS: usize = 100;
 /// Connections to live sites at each level.
@@ -36,7 +39,7 @@ struct Level {
 
 /// Memory that is in use, page cache apart, kB: what the kernel, the agent and all processes have. What could be given
 /// back at once is given back first.
-fn used() -> f64 {
+pub(crate) fn used() -> f64 {
     rustix::fs::sync();
     std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();
@@ -97,9 +100,11 @@ pub(crate) fn start(connector: &Connector, n: usize) -> Duration {
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
-    let levels: Vec<usize> = LEVELS.iter().map(|n| effort.rounds(*n)).collect();
+    let most = room(effort.rounds(LEVELS[LEVELS.len() - 1]));
+    let mut levels = LEVELS.map(|n| effort.rounds(n).min(most)).to_vec();
+    // Those that there is no room for.
+    levels.dedup();
     let host = Host::as_installed("");
-    let most = levels[levels.len() - 1];
     define(&host, most, most);
     // The first of all finds everything cold.
     start(&host.connector(), 0);
@@ -178,13 +183,24 @@ fn row(measured: &[Level]) -> Row {
             .with(Figures::new(&who("agent's CPU"), "%", vec![level.cpu]));
     }
     let (few, many) = (medians[0], medians[medians.len() - 1]);
-    let most = measured.last().map_or(0.0, |level| level.memory);
+    let counted = |n: usize| measured.get(n).map_or(0, |level| level.live);
+    let (least, most) = (counted(0), counted(measured.len() - 1));
     row = lines.into_iter().fold(row, Row::drawn);
-    row.at_most("kB each with the most", most, 600.0)
-        .at_most("start, most against fewest, p50 x", many[0] / few[0], 1.2)
-        .at_most(
-            "connection, most against fewest, p50 x",
-            many[1] / few[1],
-            1.2,
-        )
+    for level in measured.iter().filter(|level| CHECKED <= level.live) {
+        row = row.at_most(
+            &format!("kB each, {} live", level.live),
+            level.memory,
+            600.0,
+        );
+    }
+    row.at_most(
+        &format!("start, {most} live against {least}, p50 x"),
+        many[0] / few[0],
+        1.2,
+    )
+    .at_most(
+        &format!("connection, {most} live against {least}, p50 x"),
+        many[1] / few[1],
+        1.2,
+    )
 }

@@ -8,6 +8,7 @@ mod cold;
 mod connect;
 mod crowd;
 mod density;
+mod ends;
 mod exits;
 mod frozen;
 mod guaranteed;
@@ -16,6 +17,7 @@ mod listen;
 mod live;
 mod memory;
 mod report;
+mod room;
 mod scale;
 mod storm;
 mod warm;
@@ -40,7 +42,7 @@ impl Effort {
 type Measure = fn(Effort) -> Vec<Row>;
 
 /// What can be measured, by name.
-const ROWS: [(&str, Measure); 16] = [
+const ROWS: [(&str, Measure); 17] = [
     ("cold", cold::measure),
     ("connect", connect::measure),
     ("exit", exits::measure),
@@ -53,6 +55,7 @@ const ROWS: [(&str, Measure); 16] = [
     ("live", live::measure),
     ("density", density::measure),
     ("crowd", crowd::measure),
+    ("ends", ends::measure),
     ("storm", storm::measure),
     ("books", books::measure),
     ("guaranteed", guaranteed::measure),
