@@ -16,6 +16,7 @@ mod limits;
 mod listen;
 mod live;
 mod memory;
+mod parts;
 mod report;
 mod room;
 mod scale;
@@ -42,7 +43,7 @@ impl Effort {
 type Measure = fn(Effort) -> Vec<Row>;
 
 /// What can be measured, by name.
-const ROWS: [(&str, Measure); 17] = [
+const ROWS: [(&str, Measure); 18] = [
     ("cold", cold::measure),
     ("connect", connect::measure),
     ("exit", exits::measure),
@@ -50,6 +51,7 @@ const ROWS: [(&str, Measure); 17] = [
     ("warm", warm::measure),
     ("listen", listen::measure),
     ("memory", memory::measure),
+    ("parts", parts::measure),
     ("scale", scale::measure),
     ("limits", limits::measure),
     ("live", live::measure),
