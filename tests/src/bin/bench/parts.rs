@@ -48,7 +48,9 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     let count = effort.rounds(COUNT);
     let none = "address = 0\nprivate = 0\ninits = 0";
     let nothing = with(none);
-    let mut row = Row::new(&format!("memory of the parts of a container, by {count} of each"));
+    let mut row = Row::new(&format!(
+        "memory of the parts of a container, by {count} of each"
+    ));
     let mut add = |what: &str, kb: f64| {
         let figures = Figures::new(what, "kB each", vec![kb / count as f64]);
         row = row.clone().with(figures);
