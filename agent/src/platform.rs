@@ -72,8 +72,8 @@ pub struct Platform {
     pool: OnceLock<netns::Pool>,
     /// Slots: numbers of addresses.
     pub slots: Arc<netns::SlotSet>,
-    /// Numbers of uid ranges. A vhost gets the range of its last life again where it can: what the spawner keeps of
-    /// that life (its user namespaces) then fits.
+    /// Numbers of uid ranges. A vhost gets the range of its last life again where it can: what is kept of that life
+    /// (its user namespaces) then fits.
     pub ranges: Arc<netns::SlotSet>,
     /// Templates.
     pub templates: Templates,

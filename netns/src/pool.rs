@@ -146,7 +146,15 @@ impl Pool {
         self.shared.wake.notify_one();
         match ready {
             Some(ready) => Ok(ready),
-            None => self.shared.prepare(kind, Namespace::create),
+            None => match self.shared.prepare(kind, Namespace::create) {
+                // Those of the other kind may have what this one needs.
+                Err(Error::NoSlot) => {
+                    let unused = self.shared.state().other(kind).ready.pop_back();
+                    self.shared.give_up(unused.ok_or(Error::NoSlot)?);
+                    self.shared.prepare(kind, Namespace::create)
+                }
+                made => made,
+            },
         }
     }
 
@@ -286,6 +294,13 @@ impl State {
         match kind {
             Kind::Private => &mut self.private,
             Kind::Address => &mut self.address,
+        }
+    }
+
+    fn other(&mut self, kind: Kind) -> &mut Queue {
+        match kind {
+            Kind::Private => self.queue(Kind::Address),
+            Kind::Address => self.queue(Kind::Private),
         }
     }
 

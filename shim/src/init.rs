@@ -82,6 +82,8 @@ fn set_up(
         },
     };
     plumbing.give_to(start.ids)?;
+    // Whatever was sent to one that waited for its container was not meant for this one.
+    while sys::next_signal(plumbing.signals.as_fd()).is_some() {}
     let netns = need(&mut fds.netns, "NetNs")?;
     move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
         .step("enter", "the network namespace")?;

@@ -166,6 +166,18 @@ fn an_init_made_ahead_becomes_the_container() {
 }
 
 #[test]
+fn what_was_sent_to_an_init_that_waits_does_not_reach_its_container() {
+    let spawner = Spawner::new();
+    let pid = rustix::process::Pid::from_raw(spawner.children()[0]).unwrap();
+    for signal in [Signal::TERM, Signal::HUP] {
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+    let c = Site::sh("sleep 0.3; exit 5").run(&spawner);
+    assert_eq!(c.pid, pid.as_raw_nonzero().get());
+    assert_eq!(c.wait(), ExitStatus::Code(5));
+}
+
+#[test]
 fn inits_made_ahead_end_with_their_sockets_not_with_the_spawner() {
     let mut spawner = Spawner::new();
     let site = Site::sh("exit 5");

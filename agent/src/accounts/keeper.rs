@@ -44,6 +44,10 @@ pub(super) fn run(shared: &Shared) {
                 private.look(living(shared));
             }
         }
+        // There may be no further tick, in which who has gone would be forgotten.
+        if shared.lock().live.is_empty() {
+            owners = Owners::default();
+        }
     }
 }
 

@@ -22,11 +22,12 @@ const LITTLE_EVERY: u32 = 6;
 const FILES: usize = 12;
 
 /// When a container is read in full: always; if it is due (it has been asked for, for example); or also if it has used
-/// CPU time since it was, for which one file is read.
+/// CPU time since it was, for which one file is read: enough to be worth it, or any, as somebody wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
     Always,
     IfRan,
+    IfRanAtAll,
     IfDue,
 }
 
@@ -48,7 +49,7 @@ pub(super) struct Meter {
     state: Mutex<State>,
 }
 
-/// Told whenever a container that may have done something is looked at, with the µs for which it was held back at its CPU
+/// Told whenever a container is read in full, with the µs for which it was held back at its CPU
 /// limit. Whether it has to be the next time, too.
 pub type Watch = Box<dyn Fn(&Container, Option<u64>) -> bool + Send + Sync>;
 
@@ -166,7 +167,9 @@ impl Meter {
         if state.closed {
             return 0;
         }
-        state.looks += 1;
+        if look != Look::IfRanAtAll {
+            state.looks += 1;
+        }
         let asked = self.asked.load(Ordering::Relaxed) > 0;
         if look == Look::IfDue && !state.is_due(asked) {
             return 0;
@@ -174,10 +177,11 @@ impl Meter {
         let Some(container) = self.container.upgrade() else {
             return 0;
         };
-        if look == Look::IfRan && !state.is_due(asked) {
+        if matches!(look, Look::IfRan | Look::IfRanAtAll) && !state.is_due(asked) {
             // An error: what there is to be read says more of it.
             let now = container.group.cpu_usec().unwrap_or_default();
-            if !state.is_to_be_read(now, asked) {
+            let at_all = look == Look::IfRanAtAll && now != state.cpu;
+            if !at_all && !state.is_to_be_read(now, asked) {
                 return 1;
             }
         }

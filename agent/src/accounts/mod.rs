@@ -35,7 +35,7 @@ use book::{Life, Record};
 use exposed::{Exposed, Snapshot};
 use journal::Journal;
 pub use meter::Watch;
-use meter::{Meter, Source};
+use meter::{Look, Meter, Source};
 pub use store::Line;
 use store::Store;
 use sums::{Field, Gauges, Reading, Sums};
@@ -239,13 +239,25 @@ impl Accounts {
         }
     }
 
-    /// The history of those that `wanted` says yes to, with all that has ended until now. Blocks.
+    /// The history of those that `wanted` says yes to, with all that has ended until now, and what those that live have done
+    /// that would be read later otherwise. Blocks.
     pub fn read(
         &self,
         ring: usize,
         from: u32,
         wanted: &dyn Fn(&str, &str) -> bool,
     ) -> Result<Vec<Line>> {
+        let living: Vec<Arc<Meter>> = {
+            let work = self.shared.lock();
+            let wanted = work
+                .live
+                .iter()
+                .filter(|(vhost, meter)| wanted(vhost, &meter.owner));
+            wanted.map(|(_, meter)| meter.clone()).collect()
+        };
+        for meter in living {
+            meter.sample(Look::IfRanAtAll, |record| self.shared.lock().push(record));
+        }
         self.flush();
         let store = lock(&self.shared.store);
         let store = store.as_ref().context("the database is not open")?;

@@ -1,7 +1,7 @@
 //! One round through the living containers: the owners first, and of whose something has run, each container. So those
 //! that do nothing cost a counter of their owner's, and no file of theirs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cgroup::CpuClock;
@@ -31,9 +31,10 @@ impl Owner {
 }
 
 impl Owners {
-    /// Those that live, by owner. Who has none any more is forgotten.
-    pub(super) fn sort(&mut self, living: Vec<Arc<Meter>>) -> HashMap<Arc<str>, Vec<Arc<Meter>>> {
-        let mut all: HashMap<Arc<str>, Vec<Arc<Meter>>> = HashMap::new();
+    /// Those that live, by owner, in the same order each time: a round takes a while, and each is to be looked at at the same
+    /// distances. Who has none any more is forgotten.
+    pub(super) fn sort(&mut self, living: Vec<Arc<Meter>>) -> BTreeMap<Arc<str>, Vec<Arc<Meter>>> {
+        let mut all: BTreeMap<Arc<str>, Vec<Arc<Meter>>> = BTreeMap::new();
         for meter in living {
             all.entry(meter.owner.clone()).or_default().push(meter);
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -19,6 +20,7 @@ impl Container {
     /// A new connection to its server (non-blocking, close-on-exec), None where nobody listens. Waits for as long as the
     /// server's queue is full: how long is up to the caller.
     pub(crate) async fn connect(&self) -> io::Result<Option<OwnedFd>> {
+        self.handed.store(true, Ordering::Relaxed);
         loop {
             let connection = match self.upstream.strip_prefix("unix:") {
                 Some(path) => connect_unix(path),
@@ -30,6 +32,11 @@ impl Container {
                 _ => return connection.map(Some),
             }
         }
+    }
+
+    /// Whether a connection was ever handed over, or may have been by an earlier agent.
+    pub(crate) fn was_handed_over(&self) -> bool {
+        self.handed.load(Ordering::Relaxed)
     }
 
     /// Has what the next [`Self::connect`] would wait for made ahead.

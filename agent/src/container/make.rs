@@ -1,6 +1,7 @@
 //! The start sequence up to execve of the command. Everything that comes into being is noted in [`Remains`] first,
 //! so that whoever breaks off knows what to remove.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -205,8 +206,8 @@ pub async fn make(
             asked.await?.started().await?
         }
     };
-    let init = started.pidfd.try_clone().context("cannot keep its pidfd")?;
-    remains.init = Some(init);
+    let init = started.pidfd.try_clone().inspect_err(|_| started.kill());
+    remains.init = Some(init.context("cannot keep its pidfd")?);
     let cloned = Instant::now() - resources;
     if joins_later {
         rest()?.hand_over(&status)?;
@@ -444,9 +445,11 @@ pub async fn wait_for_exec(status: &AsyncFd<OwnedFd>) -> Result<i32> {
     let mut main_pid = None;
     let mut buffer = vec![0; 4096];
     loop {
-        let received = packet::receive(status, &mut buffer)
-            .await
-            .context("cannot read its status")?;
+        let received = match packet::receive(status, &mut buffer).await {
+            // It ended with what followed its request unread. This is told once, before what it has said.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
+            received => received.context("cannot read its status")?,
+        };
         if received.length == 0 {
             return main_pid.context(
                 "its init ended before it could say why; it may have run out of its memory limit",
@@ -472,3 +475,7 @@ fn cannot_map_documents(error: &anyhow::Error) -> bool {
     };
     failure.step == MAP_IDS && failure.object == request::DOCUMENTS && failure.errno == libc::EINVAL
 }
+
+#[cfg(test)]
+#[path = "make_tests.rs"]
+mod tests;

@@ -117,6 +117,8 @@ pub struct Container {
     open_files: Arc<Mutex<Option<u64>>>,
     /// Whether its Unix socket listens, and until when that is not asked again.
     heard: Mutex<Option<(bool, Instant)>>,
+    /// Whether a connection to it was ever handed over, as far as is known.
+    handed: AtomicBool,
     /// They are told once more in a while.
     pub(crate) told_again: AtomicBool,
     freezing: Arc<Freezing>,
@@ -150,6 +152,8 @@ impl Container {
             phases: Arc::new(record.phases.clone()),
             listener: Listener::of(&record),
             open_files: Arc::new(Mutex::new(record.open_files)),
+            // What the last agent has handed over is not known.
+            handed: AtomicBool::new(record.ready_at > 0.0),
             record,
             pidfd: Arc::new(pidfd),
             group,
@@ -197,6 +201,7 @@ impl Container {
             link: Mutex::default(),
             open_files: self.open_files.clone(),
             heard: Mutex::default(),
+            handed: AtomicBool::new(false),
             told_again: AtomicBool::new(false),
             freezing: self.freezing.clone(),
             sessions: self.sessions.clone(),

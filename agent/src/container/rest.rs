@@ -192,7 +192,8 @@ impl Container {
 
     /// Whether it is watched so.
     pub(crate) fn is_watched(&self) -> bool {
-        self.watched().is_some()
+        let watched = self.watched();
+        watched.as_ref().is_some_and(|over| !over.is_closed())
     }
 
     fn watched(&self) -> MutexGuard<'_, Option<oneshot::Sender<()>>> {

@@ -46,7 +46,8 @@ impl Default for Handed {
 impl Handed {
     /// Has the kernel tell of data from now on; None if nobody has a connection over the container's loopback. Blocks.
     pub(crate) fn watch(&self, container: &Container) -> Result<Option<Watch>> {
-        if container.local_connections()? == 0 {
+        // Others are the site's own, to itself: it would undo a freeze with them.
+        if !container.was_handed_over() || container.local_connections()? == 0 {
             return Ok(None);
         }
         let place = self.place()?;

@@ -80,7 +80,8 @@ pub fn what_if(step: u64, steps: &[Bucket], limits: &LimitPatch) -> Result<WhatI
             .filter(|bucket| bucket.sums.get(Field::Throttled) > 0)
             .count() as u64,
         resolution: format!(
-            "a lower bound: what is recorded are sums and peaks of {step} s, read up to 5 s late; what was held back within \
+            "a lower bound: what is recorded are sums and peaks of {step} s, read up to 5 s late, 30 s where \
+             hardly any CPU time was used; what was held back within \
              them is not seen, and what the site wanted beyond the limits of that time is not known"
         ),
         ..WhatIf::default()

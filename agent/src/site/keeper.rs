@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Site;
+use super::rest::has;
 use crate::config::definition::IdleAction;
 use crate::container::Container;
 use crate::machine::{Event, Verdict};
@@ -23,7 +24,14 @@ pub(super) const IN_FLIGHT: Duration = Duration::from_secs(1);
 /// definition is no such thing: what says otherwise how long it may live or be idle ends its container.
 pub(super) fn spawn(site: Arc<Site>, container: Arc<Container>) {
     let attention = Arc::<Notify>::default();
-    site.lock().attention = attention.clone();
+    {
+        let mut inner = site.lock();
+        // Another one may have taken its place while its start had something to finish.
+        if !has(&inner, &container) {
+            return;
+        }
+        inner.attention = attention.clone();
+    }
     tokio::spawn(async move {
         let born = Instant::from_std(container.since);
         let mut seen = Seen {

@@ -48,6 +48,7 @@ pub(super) fn spawn(
             );
             if !super::stop::remove_until_gone(&site, std::mem::take(&mut remains), None).await {
                 site.feed(Event::Ended);
+                platform.spawner.refill().await;
                 return;
             }
         };

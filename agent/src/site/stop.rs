@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shim::protocol::ExitRecord;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::{Hit, Site};
 use crate::container::{Container, KILL_LIMIT, LastExit, Remains};
@@ -27,6 +28,9 @@ const DRAIN_STEP: Duration = Duration::from_millis(20);
 static TURNS: Semaphore = Semaphore::const_new(2);
 /// Who takes longer to end than this does so without a turn: an end by itself takes a millisecond or two.
 const QUICK: Duration = Duration::from_millis(5);
+
+/// Who has waited longer than this for a turn may have been connected to since it was found unused.
+const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// A stop has an end even where the definition sets none.
 const LONGEST_STOP: Duration = Duration::from_secs(300);
@@ -53,8 +57,13 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
             // Elapsed: a connection that stays open for longer is cut.
             let _ = tokio::time::timeout(DRAIN_LIMIT, unused(&site, &container)).await;
         }
-        // Err: they are never closed.
-        let mut turn = TURNS.acquire().await;
+        let began = Instant::now();
+        let mut turn = turn(&site).await;
+        if how == How::Gracefully && began.elapsed() > AT_ONCE {
+            // Who has connected meanwhile without asking is not cut off; who asks is held for the next container.
+            drop(turn.take());
+            let _ = tokio::time::timeout(DRAIN_LIMIT, unused(&site, &container)).await;
+        }
         if how != How::AlreadyDead {
             let stop = site.definition().stop;
             if let Err(error) = container.signal(stop.signal.number()) {
@@ -66,10 +75,10 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
                 .await
                 .is_err()
             {
-                drop(turn);
+                drop(turn.take());
                 // Elapsed: it has had its time and is killed with its cgroup.
                 let _ = tokio::time::timeout(patience - quick, container.ended()).await;
-                turn = TURNS.acquire().await;
+                turn = self::turn(&site).await;
             }
         }
         note_exit(&site, &container, how != How::AlreadyDead);
@@ -85,6 +94,15 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
             remove_until_gone(&site, remains, Some(Event::Ended)).await;
         }
     });
+}
+
+/// A turn to end; at once, and without one, where requests wait for the end.
+async fn turn(site: &Site) -> Option<SemaphorePermit<'static>> {
+    match site.has_held() {
+        true => None,
+        // Err: they are never closed.
+        false => TURNS.acquire().await.ok(),
+    }
 }
 
 /// Waits until those who have been told its address have connected and gone. New requests wait for the next container.

@@ -54,11 +54,15 @@ impl Ahead {
         self.any
     }
 
+    /// Whether there are too few.
+    pub(super) fn is_short(&self) -> bool {
+        self.lock().is_short()
+    }
+
     /// The number of a request for one more, if there are too few.
     pub(super) fn one_more(&self, number: impl FnOnce() -> u64) -> Option<u64> {
         let mut state = self.lock();
-        let wanted = state.demand.wanted(Instant::now());
-        if state.ending || state.waiting.len() + state.asked.len() >= wanted {
+        if !state.is_short() {
             return None;
         }
         let id = number();
@@ -89,9 +93,15 @@ impl Ahead {
         self.lock().demand.take(Instant::now());
         loop {
             let (init, socket) = self.lock().waiting.pop_front()?;
-            // Err: it has ended, or could not build its root.
-            if packet::send_now(&socket, packet, fds).is_ok() {
-                return Some(init);
+            match packet::send_now(&socket, packet, fds) {
+                Ok(()) => return Some(init),
+                // It has ended, or could not build its root.
+                Err(error) if has_ended(&error) => {}
+                // The packet's own fault, or the host's: another one would do no better.
+                Err(_) => {
+                    self.lock().waiting.push_front((init, socket));
+                    return None;
+                }
             }
         }
     }
@@ -146,6 +156,22 @@ impl Ahead {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    fn is_short(&mut self) -> bool {
+        let wanted = self.demand.wanted(Instant::now());
+        !self.ending && self.waiting.len() + self.asked.len() < wanted
+    }
+}
+
+/// What the kernel says where nobody reads a socket any more.
+fn has_ended(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionReset | ConnectionRefused
+    )
 }
 
 #[cfg(test)]

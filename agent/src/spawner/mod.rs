@@ -70,17 +70,18 @@ impl Asked {
 
     /// Waits for its reply.
     pub async fn started(self) -> Result<Started, SpawnError> {
-        match self.answer().await? {
-            Given::Process(started) => Ok(started),
-            Given::Users(_) => Err(SpawnError::Lost("it answered something else".into())),
-        }
+        let started = match self.answer().await? {
+            Given::Process(started) => started.claim(),
+            Given::Users(_) => None,
+        };
+        started.ok_or_else(|| SpawnError::Lost("it answered something else".into()))
     }
 }
 
 /// What a request was answered with.
 #[derive(Debug)]
 enum Given {
-    Process(Started),
+    Process(Unclaimed),
     Users(Users),
 }
 
@@ -147,14 +148,25 @@ impl Spawner {
 
     /// Has as many inits made ahead as were taken, once the spawner has nothing else to do.
     pub async fn refill(&self) {
+        self.ahead.trim();
+        if !self.ahead.is_short() {
+            return;
+        }
+        // Before anything is noted as asked for: a new spawner has been asked for nothing.
+        let Ok((socket, _)) = self.ends().await else {
+            return;
+        };
         while let Some(id) = self.ahead.one_more(|| self.next_id()) {
+            let sent = match pack(&Request::Ahead { id }) {
+                Ok(packet) => packet::send(&socket, &packet, &[]).await.is_ok(),
+                Err(_) => false,
+            };
             // The spawner is gone. The next request makes another one, and is followed by this.
-            if self.send(&Request::Ahead { id }, &[]).await.is_err() {
+            if !sent {
                 self.ahead.forget(id);
                 return;
             }
         }
-        self.ahead.trim();
     }
 
     /// The user namespaces of these ids: those that are known, or new ones.
@@ -211,13 +223,6 @@ impl Spawner {
             return Err(SpawnError::Lost(error.to_string()));
         }
         Ok(Asked(told))
-    }
-
-    /// Sends a request that nobody waits for.
-    async fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), SpawnError> {
-        let (socket, _) = self.ends().await?;
-        let sent = packet::send(&socket, &pack(request)?, fds).await;
-        sent.map_err(|error| SpawnError::Lost(error.to_string()))
     }
 
     async fn ends(&self) -> Result<(Arc<AsyncFd<OwnedFd>>, Arc<Waiting>), SpawnError> {
@@ -330,7 +335,8 @@ async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting, ahead: &Ahea
         let mut fds = received.fds.into_iter();
         let (id, result) = match (reply, fds.next(), fds.next()) {
             (Reply::Started { id, pid }, Some(pidfd), None) => {
-                (id, Ok(Given::Process(Started { pid, pidfd })))
+                let started = Unclaimed(Some(Started { pid, pidfd }));
+                (id, Ok(Given::Process(started)))
             }
             (Reply::Users { id }, Some(container), Some(site)) => {
                 (id, Ok(Given::Users(Users { container, site })))
@@ -354,6 +360,10 @@ async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting, ahead: &Ahea
                 ..,
             ) => {
                 let lost = "its reply carried other descriptors than it says";
+                if ahead.forget(id) {
+                    tracing::warn!("no init is made ahead: {lost}");
+                    continue;
+                }
                 (id, Err(SpawnError::Lost(lost.into())))
             }
         };
@@ -361,14 +371,9 @@ async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting, ahead: &Ahea
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
-        // The asker may have given up meanwhile. Its cgroup gets cleaned, but an init may not be in there yet.
-        let unwanted = match teller {
-            Some(teller) => teller.send(result).err(),
-            None => Some(result),
-        };
-        if let Some(Ok(Given::Process(started))) = unwanted {
-            // Err: it has ended.
-            let _ = pidfd_send_signal(started.pidfd, Signal::KILL);
+        // The asker may have given up meanwhile, or gives up before it has looked: what was cloned for it is ended.
+        if let Some(teller) = teller {
+            let _unwanted = teller.send(result);
         }
     }
 }
@@ -385,6 +390,32 @@ pub fn pack(request: &Request) -> Result<Vec<u8>, SpawnError> {
         }));
     }
     Ok(bytes)
+}
+
+impl Started {
+    /// Ends it, where nobody is going to use it.
+    pub fn kill(&self) {
+        // Err: it has ended.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+/// One that nobody has taken yet: it is ended with this.
+#[derive(Debug)]
+struct Unclaimed(Option<Started>);
+
+impl Unclaimed {
+    fn claim(mut self) -> Option<Started> {
+        self.0.take()
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(started) = &self.0 {
+            started.kill();
+        }
+    }
 }
 
 impl AsFd for Started {
