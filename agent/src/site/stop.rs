@@ -59,7 +59,8 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
         }
         let began = Instant::now();
         let mut turn = turn(&site).await;
-        if how == How::Gracefully && began.elapsed() > AT_ONCE {
+        if how == How::Gracefully && began.elapsed() > AT_ONCE && connections(&container).await > 0
+        {
             // Who has connected meanwhile without asking is not cut off; who asks is held for the next container.
             drop(turn.take());
             let _ = tokio::time::timeout(DRAIN_LIMIT, unused(&site, &container)).await;
@@ -105,17 +106,21 @@ async fn turn(site: &Site) -> Option<SemaphorePermit<'static>> {
     }
 }
 
+/// How many are open; none where that cannot be told.
+async fn connections(container: &Arc<Container>) -> usize {
+    let counted = container.clone();
+    let open = tokio::task::spawn_blocking(move || counted.open_connections().unwrap_or(0));
+    open.await.unwrap_or(0)
+}
+
 /// Waits until those who have been told its address have connected and gone. New requests wait for the next container.
 async fn unused(site: &Arc<Site>, container: &Arc<Container>) {
     loop {
         let on_the_way = super::keeper::IN_FLIGHT.saturating_sub(site.last_answer().elapsed());
-        let counted = container.clone();
-        let open = tokio::task::spawn_blocking(move || counted.open_connections().unwrap_or(0));
         tokio::select! {
             () = container.ended() => return,
-            open = open => match open {
-                Ok(0) | Err(_) if on_the_way.is_zero() => return,
-                _ => {}
+            open = connections(container) => if open == 0 && on_the_way.is_zero() {
+                return;
             },
         }
         tokio::time::sleep(on_the_way.max(DRAIN_STEP).min(DRAIN_STEP * 5)).await;

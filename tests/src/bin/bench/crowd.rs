@@ -9,7 +9,7 @@ use crate::Effort;
 use crate::density;
 use crate::live::name;
 use crate::report::{Figures, Row};
-use crate::room::room;
+use crate::room::{HANDED, room};
 use crate::scale::{definition, memory, ticks};
 
 const REGISTERED: usize = 100_000;
@@ -20,7 +20,7 @@ const IDLE: Duration = Duration::from_secs(20);
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     let running = effort.rounds(RUNNING);
-    let frozen = room(effort.rounds(FROZEN) + running) - running;
+    let frozen = room(effort.rounds(FROZEN) + running, HANDED) - running;
     let registered = effort.rounds(REGISTERED);
     let host = Host::as_installed("");
     host.signal_agent(libc::SIGTERM);

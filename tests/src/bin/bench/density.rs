@@ -10,7 +10,7 @@ use crate::Effort;
 use crate::connect::{fetch, handed};
 use crate::live::name;
 use crate::report::{Figures, Line, Row};
-use crate::room::room;
+use crate::room::{HANDED, room};
 use crate::scale::ticks;
 
 /// How many live at each measurement.
@@ -100,7 +100,7 @@ pub(crate) fn start(connector: &Connector, n: usize) -> Duration {
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
-    let most = room(effort.rounds(LEVELS[LEVELS.len() - 1]));
+    let most = room(effort.rounds(LEVELS[LEVELS.len() - 1]), HANDED);
     let mut levels = LEVELS.map(|n| effort.rounds(n).min(most)).to_vec();
     // Those that there is no room for.
     levels.dedup();

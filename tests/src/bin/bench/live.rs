@@ -12,7 +12,7 @@ use harness::client::Client;
 
 use crate::Effort;
 use crate::report::{Figures, Row};
-use crate::room::room;
+use crate::room::{LINKED, room};
 use crate::scale::ticks;
 
 const CONTAINERS: usize = 2000;
@@ -125,7 +125,7 @@ fn dispatches(host: &Host, count: usize) -> (Vec<Duration>, Vec<Duration>) {
 }
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
-    let count = room(effort.rounds(CONTAINERS));
+    let count = room(effort.rounds(CONTAINERS), LINKED);
     let host = Host::as_installed("");
     let upstreams = start_all(&host, count);
     thread::sleep(SETTLE);

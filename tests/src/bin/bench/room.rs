@@ -3,17 +3,19 @@
 use nix::sys::resource::{Resource, getrlimit};
 
 /// What an agent has open for each: its cgroup in up to six hierarchies, its namespace and sockets in that, its processes.
-const OF_EACH: u64 = 12;
+pub(crate) const LINKED: u64 = 9;
+/// More for one to which connections are handed over.
+pub(crate) const HANDED: u64 = 12;
 /// For everything else that it has open.
 const REST: u64 = 500;
 
 /// As many containers as are `wanted`, or as many as an agent started from here can have.
-pub(crate) fn room(wanted: usize) -> usize {
+pub(crate) fn room(wanted: usize, of_each: u64) -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let most = usize::try_from(hard.saturating_sub(REST) / OF_EACH).unwrap_or(usize::MAX);
+    let most = usize::try_from(hard.saturating_sub(REST) / of_each).unwrap_or(usize::MAX);
     if most < wanted {
         eprintln!(
-            "SKIPPED: {wanted} live containers at once, measured are {most}: an agent needs up to {OF_EACH} descriptors \
+            "SKIPPED: {wanted} live containers at once, measured are {most}: an agent needs up to {of_each} descriptors \
              for each, and is allowed {hard} here (ulimit -Hn)"
         );
     }
