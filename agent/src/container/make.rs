@@ -1,20 +1,19 @@
 //! The start sequence up to execve of the command. Everything that comes into being is noted in [`Remains`] first,
 //! so that whoever breaks off knows what to remove.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{OFlags, openat};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use shim::protocol::{FdRole, IdMap, Ids, Join, MAP_IDS, Mount, Report, Request, Start};
+use shim::protocol::{FdRole, IdMap, Ids, Join, MAP_IDS, Mount, Request, Start};
 use tokio::io::unix::AsyncFd;
 
 use super::activated::{PORT, activate};
 use super::documents::{self, Documents, DocumentsError};
 use super::files::{self, Files};
+use super::status::{status_socket, wait_for_exec};
 use super::templates::Template;
 use super::{
     Container, Phases, Record, Remains, fingerprint, limits, request, start_time, traffic, upstream,
@@ -426,48 +425,6 @@ impl Mounts {
     }
 }
 
-/// Our end of a status socket, which translates the sender's pid, and the container's.
-pub fn status_socket() -> Result<(AsyncFd<OwnedFd>, OwnedFd)> {
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .context("cannot make a status socket")?;
-    rustix::net::sockopt::set_socket_passcred(&ours, true).context("cannot ask for credentials")?;
-    rustix::io::ioctl_fionbio(&ours, true)?;
-    Ok((crate::sys::watch(ours)?, theirs))
-}
-
-/// Waits until the command has been executed; returns its pid.
-pub async fn wait_for_exec(status: &AsyncFd<OwnedFd>) -> Result<i32> {
-    let mut main_pid = None;
-    let mut buffer = vec![0; 4096];
-    loop {
-        let received = match packet::receive(status, &mut buffer).await {
-            // It ended with what followed its request unread. This is told once, before what it has said.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
-            received => received.context("cannot read its status")?,
-        };
-        if received.length == 0 {
-            return main_pid.context(
-                "its init ended before it could say why; it may have run out of its memory limit",
-            );
-        }
-        match postcard::from_bytes(&buffer[..received.length])
-            .context("cannot decode its status")?
-        {
-            Report::Command => {
-                main_pid = Some(received.sender.context("its status came without a pid")?)
-            }
-            Report::Failed(failure) => {
-                return Err(SpawnError::Refused(failure).into());
-            }
-        }
-    }
-}
-
 /// Whether the kernel refused to map the ids of the documents' file system.
 fn cannot_map_documents(error: &anyhow::Error) -> bool {
     let Some(SpawnError::Refused(failure)) = error.downcast_ref() else {
@@ -475,7 +432,3 @@ fn cannot_map_documents(error: &anyhow::Error) -> bool {
     };
     failure.step == MAP_IDS && failure.object == request::DOCUMENTS && failure.errno == libc::EINVAL
 }
-
-#[cfg(test)]
-#[path = "make_tests.rs"]
-mod tests;

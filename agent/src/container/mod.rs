@@ -17,6 +17,7 @@ mod record;
 mod remove;
 mod request;
 mod rest;
+mod status;
 pub mod templates;
 mod traffic;
 mod upstream;
@@ -41,12 +42,13 @@ pub use drift::{Drift, drifted};
 use freezing::Freezing;
 pub use freezing::Still;
 pub use limits::{in_force, translate};
-pub use make::{MakeError, count_documents, make, status_socket, wait_for_exec};
+pub use make::{MakeError, count_documents, make};
 pub use open_files::{DEFAULT_OPEN_FILES, OpenFiles, raise_is_allowed};
 pub use record::{LastExit, Record, fingerprint, start_time};
 pub use remove::{KILL_LIMIT, Remains, Unkillable};
 pub use request::{environment, rlimits};
 pub use rest::Rest;
+pub use status::{status_socket, wait_for_exec};
 
 /// For how long a Unix socket that listened is taken to listen, at least.
 const TRUST: Duration = Duration::from_millis(100);
