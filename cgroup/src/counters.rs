@@ -10,7 +10,9 @@ impl Group {
     pub fn id(&self) -> Result<u64, Error> {
         let dir = self.v2().or_else(|| self.each().next().map(|(_, dir)| dir));
         let dir = dir.ok_or(Error::NoCgroups)?;
-        let stat = rustix::fs::fstat(dir.fd()).map_err(|e| dir.error("look at", "", e))?;
+        let stat = dir
+            .with_fd(|fd| rustix::fs::fstat(fd))
+            .map_err(|e| dir.error("look at", "", e))?;
         Ok(stat.st_ino)
     }
 

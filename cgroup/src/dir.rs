@@ -4,15 +4,31 @@ use crate::Error;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// An open directory and its path for messages.
+/// A directory and its path for messages.
 #[derive(Debug)]
 pub(crate) struct Dir {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
+    /// Where it is below `fd`; it is that itself without.
+    below: Option<Below>,
     path: String,
 }
+
+/// A directory that is not kept open: a host with thousands of groups in six hierarchies would run out of descriptors.
+#[derive(Debug)]
+struct Below {
+    name: String,
+    /// The group it was of has been removed: what is there by this name now, if anything, is another's.
+    gone: Gone,
+}
+
+/// Whether a group has been removed.
+pub(crate) type Gone = Arc<AtomicBool>;
 
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -25,28 +41,82 @@ impl Dir {
         let shown = path.display().to_string();
         let fd = retry(|| rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()))
             .map_err(|e| Error::sys("open", &shown, e))?;
-        Ok(Self { fd, path: shown })
+        Ok(Self {
+            fd: Arc::new(fd),
+            below: None,
+            path: shown,
+        })
     }
 
     /// Opens `relative` below this directory.
     pub(crate) fn open_dir(&self, relative: &str) -> Result<Self, Errno> {
-        let fd = retry(|| rustix::fs::openat(&self.fd, relative, DIRECTORY, Mode::empty()))?;
+        let at = self.at(relative)?;
+        let fd = retry(|| rustix::fs::openat(&self.fd, &*at, DIRECTORY, Mode::empty()))?;
+        self.still()?;
         Ok(Self {
-            fd,
+            fd: Arc::new(fd),
+            below: None,
             path: self.path_of(relative),
         })
     }
 
+    /// The directory of a group by its name below this one, not opened. Only for where nobody but this program makes and
+    /// removes groups.
+    pub(crate) fn below(&self, name: &str, gone: Gone) -> Self {
+        Self {
+            fd: Arc::clone(&self.fd),
+            below: Some(Below {
+                name: name.to_owned(),
+                gone,
+            }),
+            path: self.path_of(name),
+        }
+    }
+
+    /// The path of something in it, from `fd`.
+    fn at<'a>(&self, relative: &'a str) -> Result<Cow<'a, str>, Errno> {
+        match &self.below {
+            None => Ok(relative.into()),
+            Some(below) => {
+                self.still()?;
+                Ok(format!("{}/{relative}", below.name).into())
+            }
+        }
+    }
+
+    /// Fails if the group has been removed. Asked after something was opened, too: no other of its name is made before this is
+    /// known, so that what was opened was its own.
+    fn still(&self) -> Result<(), Errno> {
+        match &self.below {
+            Some(below) if below.gone.load(Ordering::Acquire) => Err(Errno::NODEV),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn mkdir(&self, relative: &str) -> Result<(), Errno> {
-        retry(|| rustix::fs::mkdirat(&self.fd, relative, Mode::from_raw_mode(0o755)))
+        let at = self.at(relative)?;
+        retry(|| rustix::fs::mkdirat(&self.fd, &*at, Mode::from_raw_mode(0o755)))
     }
 
     pub(crate) fn rmdir(&self, relative: &str) -> Result<(), Errno> {
-        retry(|| rustix::fs::unlinkat(&self.fd, relative, AtFlags::REMOVEDIR))
+        let at = self.at(relative)?;
+        retry(|| rustix::fs::unlinkat(&self.fd, &*at, AtFlags::REMOVEDIR))
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// Its descriptor, if it is open.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.below.is_none().then(|| self.fd.as_fd())
+    }
+
+    /// Does something with its descriptor.
+    pub(crate) fn with_fd<T>(
+        &self,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match self.fd() {
+            Some(fd) => work(fd),
+            None => work(self.open_dir(".")?.fd.as_fd()),
+        }
     }
 
     pub(crate) fn path_of(&self, name: &str) -> String {
@@ -55,7 +125,10 @@ impl Dir {
 
     pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        retry(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty()))
+        let at = self.at(name)?;
+        let fd = retry(|| rustix::fs::openat(&self.fd, &*at, flags, Mode::empty()))?;
+        self.still()?;
+        Ok(fd)
     }
 
     /// The whole file, which may be too long for one read.
@@ -100,7 +173,9 @@ impl Dir {
     }
 
     pub(crate) fn exists(&self, name: &str) -> bool {
-        rustix::fs::accessat(&self.fd, name, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
+        let exists = rustix::fs::Access::EXISTS;
+        self.at(name)
+            .is_ok_and(|at| rustix::fs::accessat(&self.fd, &*at, exists, AtFlags::empty()).is_ok())
     }
 
     /// The names of the groups directly below.

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::compare::compare;
 use crate::cpuset;
-use crate::dir::Dir;
+use crate::dir::{Dir, Gone};
 use crate::hierarchy::Controller;
 use crate::limits::Limits;
 use crate::plan::{self, Asked, At, Write};
@@ -15,9 +15,11 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-/// A control group. It holds one directory descriptor per hierarchy (1 on v2, up to 6 on v1) and no other state:
-/// dropping it changes nothing, [`crate::Tree::open_group`] opens it again.
+/// A control group. It holds a descriptor of its v2 directory and no other state: dropping it changes nothing,
+/// [`crate::Tree::open_group`] opens it again. Once it has been removed by this value it is gone for it, whatever is made by its
+/// name later.
 #[derive(Debug)]
 pub struct Group {
     pub(crate) shared: Arc<Shared>,
@@ -25,6 +27,7 @@ pub struct Group {
     pub(crate) name: String,
     /// One for each of `shared.roots`; `None` where the group does not exist.
     pub(crate) dirs: Vec<Option<Dir>>,
+    gone: Gone,
     made_above: bool,
 }
 
@@ -34,6 +37,7 @@ impl Group {
         path: &[&str],
         name: String,
         dirs: Vec<Option<Dir>>,
+        gone: Gone,
         made_above: bool,
     ) -> Self {
         let path = path.iter().map(|s| (*s).to_owned()).collect();
@@ -42,8 +46,19 @@ impl Group {
             path,
             name,
             dirs,
+            gone,
             made_above,
         }
+    }
+
+    /// Whether it has been removed by this value.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// It has been removed in every hierarchy.
+    pub(crate) fn is_removed(&self) {
+        self.gone.store(true, Ordering::Release);
     }
 
     /// The path below the tree's parent, as in messages: `acme/example.com`.
@@ -67,7 +82,7 @@ impl Group {
     /// The v2 directory, for CLONE_INTO_CGROUP; `None` if the host has no v2 mount.
     #[must_use]
     pub fn dir(&self) -> Option<BorrowedFd<'_>> {
-        self.v2().map(Dir::fd)
+        self.v2().and_then(Dir::fd)
     }
 
     pub(crate) fn v2(&self) -> Option<&Dir> {

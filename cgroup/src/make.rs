@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::cpuset;
-use crate::dir::Dir;
+use crate::dir::{Dir, Gone};
 use crate::hierarchy::Controller;
 use crate::tree::Root;
 use rustix::fs::XattrFlags;
@@ -19,7 +19,8 @@ pub(crate) fn is_marked(mount: &Dir, path: &str) -> bool {
     let mut value = [0u8; 1];
     mount
         .open_dir(path)
-        .is_ok_and(|dir| rustix::fs::fgetxattr(dir.fd(), MADE, &mut value[..]).is_ok())
+        .and_then(|dir| dir.with_fd(|fd| rustix::fs::fgetxattr(fd, MADE, &mut value[..])))
+        .is_ok()
 }
 
 pub(crate) fn open_root(
@@ -44,7 +45,7 @@ pub(crate) fn open_root(
                 let dir = top
                     .open_dir(&path)
                     .map_err(|e| top.error("open", &path, e))?;
-                rustix::fs::fsetxattr(dir.fd(), MADE, b"1", XattrFlags::empty())
+                dir.with_fd(|fd| rustix::fs::fsetxattr(fd, MADE, b"1", XattrFlags::empty()))
                     .map_err(|e| dir.error("mark as our own", "", e))?;
             }
             Err(Errno::EXIST) => {}
@@ -118,7 +119,7 @@ pub(crate) struct New {
 }
 
 /// The usual case is one mkdir and one open; whatever a concurrent removal takes away is made again.
-pub(crate) fn make(root: &Root, path: &[&str], name: &str) -> Result<New, Error> {
+pub(crate) fn make(root: &Root, path: &[&str], name: &str, gone: &Gone) -> Result<New, Error> {
     let mut made = false;
     let mut made_above = false;
     let mut last = Errno::NOENT;
@@ -150,7 +151,7 @@ pub(crate) fn make(root: &Root, path: &[&str], name: &str) -> Result<New, Error>
                         .write_raw(&format!("{level}/cgroup.subtree_control"), &root.enable)?;
                 }
             }
-            root.parent.open_dir(name).map(Some)
+            root.dir(name, gone).map(Some)
         };
         match step() {
             Ok(Some(dir)) => {

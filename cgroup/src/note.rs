@@ -30,14 +30,14 @@ impl Group {
 
 /// Keeps `text` at one directory.
 pub(crate) fn keep(dir: &Dir, name: &str, text: &str) -> Result<(), Error> {
-    rustix::fs::fsetxattr(dir.fd(), name, text.as_bytes(), XattrFlags::empty())
+    dir.with_fd(|fd| rustix::fs::fsetxattr(fd, name, text.as_bytes(), XattrFlags::empty()))
         .map_err(|e| dir.error("keep a note at", "", e))
 }
 
 /// What was kept there.
 pub(crate) fn kept(dir: &Dir, name: &str) -> Result<Option<String>, Error> {
     let mut buffer = [0u8; LONGEST];
-    match rustix::fs::fgetxattr(dir.fd(), name, &mut buffer) {
+    match dir.with_fd(|fd| rustix::fs::fgetxattr(fd, name, &mut buffer)) {
         Ok(n) => Ok(buffer
             .get(..n)
             .and_then(|text| std::str::from_utf8(text).ok())
@@ -49,5 +49,6 @@ pub(crate) fn kept(dir: &Dir, name: &str) -> Result<Option<String>, Error> {
 
 /// Keeps nothing there any more.
 pub(crate) fn forget(dir: &Dir, name: &str) -> Result<(), Error> {
-    rustix::fs::fremovexattr(dir.fd(), name).map_err(|e| dir.error("remove the note at", "", e))
+    dir.with_fd(|fd| rustix::fs::fremovexattr(fd, name))
+        .map_err(|e| dir.error("remove the note at", "", e))
 }

@@ -12,6 +12,9 @@ impl Group {
     /// first. A group of which only a part is gone is still one for [`Self::kill`] and [`Self::remove_alone`]: the v2
     /// side, by which processes are killed, goes first or not at all.
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
+        if self.is_gone() {
+            return Ok(true);
+        }
         for root in &self.shared.roots {
             match root.parent.rmdir(&self.name) {
                 Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
@@ -19,6 +22,7 @@ impl Group {
                 Err(e) => return Err(root.parent.error("remove", &self.name, e)),
             }
         }
+        self.is_removed();
         Ok(true)
     }
 
@@ -42,6 +46,9 @@ impl Group {
     /// error and reports all of them. Removing what is not there is no error. [`crate::Tree::prune`] removes the level
     /// above, at leisure.
     pub fn remove_alone(&self, limit: Duration) -> Result<(), Error> {
+        if self.is_gone() {
+            return Ok(());
+        }
         let mut pause = Backoff::new(limit);
         let mut left: Vec<&Root> = self.shared.roots.iter().collect();
         let mut errors = Vec::new();
@@ -59,6 +66,9 @@ impl Group {
             if left.is_empty() || !pause.wait(None)? {
                 break;
             }
+        }
+        if left.is_empty() && errors.is_empty() {
+            self.is_removed();
         }
         if !left.is_empty() {
             errors.push(self.timeout("removed", limit));

@@ -1,7 +1,7 @@
 //! The parent below the mounts, and the making and listing of groups in it.
 
 use crate::Error;
-use crate::dir::Dir;
+use crate::dir::{Dir, Gone};
 use crate::dynmods::DynmodsGuard;
 use crate::group::Group;
 use crate::hierarchy::{Controller, Hierarchy};
@@ -29,6 +29,14 @@ pub(crate) struct Root {
 impl Root {
     pub(crate) fn backend(&self) -> &'static dyn Backend {
         if self.v2 { &V2 } else { &V1 }
+    }
+
+    /// The directory of a group that exists. By v2's a process is cloned into the group, frozen and killed.
+    pub(crate) fn dir(&self, name: &str, gone: &Gone) -> Result<Dir, Errno> {
+        match self.v2 {
+            true => self.parent.open_dir(name),
+            false => Ok(self.parent.below(name, gone.clone())),
+        }
     }
 }
 
@@ -104,11 +112,12 @@ impl Tree {
     /// opened as groups of their own. Safe against concurrent [`Group::remove`] of siblings.
     pub fn group(&self, path: &[&str]) -> Result<Group, Error> {
         let name = checked(path)?;
+        let gone = Gone::default();
         let mut dirs = Vec::with_capacity(self.0.roots.len());
         let mut made = Vec::new();
         let mut made_above = false;
         for root in &self.0.roots {
-            match make(root, path, &name) {
+            match make(root, path, &name, &gone) {
                 Ok(new) => {
                     if new.made {
                         made.push(root);
@@ -127,16 +136,25 @@ impl Tree {
                 }
             }
         }
-        Ok(Group::new(self.0.clone(), path, name, dirs, made_above))
+        Ok(Group::new(
+            self.0.clone(),
+            path,
+            name,
+            dirs,
+            gone,
+            made_above,
+        ))
     }
 
     /// Opens a group that exists in at least one hierarchy, making nothing.
     pub fn open_group<S: AsRef<str>>(&self, path: &[S]) -> Result<Group, Error> {
         let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
         let name = checked(&path)?;
+        let gone = Gone::default();
         let mut dirs = Vec::with_capacity(self.0.roots.len());
         for root in &self.0.roots {
-            match root.parent.open_dir(&name) {
+            let opened = root.parent.open_dir(&name);
+            match opened.and_then(|_exists| root.dir(&name, &gone)) {
                 Ok(dir) => dirs.push(Some(dir)),
                 Err(Errno::NOENT) => dirs.push(None),
                 Err(e) => return Err(root.parent.error("open", &name, e)),
@@ -151,7 +169,7 @@ impl Tree {
             return Err(Error::sys("open", parent, Errno::NOENT)
                 .with_hint("there is no such group in any hierarchy"));
         }
-        Ok(Group::new(self.0.clone(), &path, name, dirs, false))
+        Ok(Group::new(self.0.clone(), &path, name, dirs, gone, false))
     }
 
     /// The parent itself, for limits of all groups together.
@@ -162,7 +180,8 @@ impl Tree {
         };
         let dirs = self.0.roots.iter().map(open).collect::<Result<_, _>>()?;
         let name = self.0.parts.join("/");
-        Ok(Group::new(self.0.clone(), &[], name, dirs, false))
+        let gone = Gone::default();
+        Ok(Group::new(self.0.clone(), &[], name, dirs, gone, false))
     }
 
     /// Of the levels above the parent on v2 the one with the least `memory.min`, which bounds what the groups here are

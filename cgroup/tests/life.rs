@@ -339,3 +339,37 @@ fn the_clock_above_goes_on_while_anything_below_runs() {
     group.remove(SOON).unwrap();
     assert!(clock.usec().is_err());
 }
+
+#[test]
+fn a_group_that_was_removed_is_not_the_next_one_of_its_name() {
+    let Some(tree) = TestTree::new("again") else {
+        return;
+    };
+    let old = tree.group(&["acme", "a"]).unwrap();
+    assert!(old.remove_if_empty().unwrap());
+    let new = tree.group(&["acme", "a"]).unwrap();
+    let limits = Limits {
+        pids_max: Setting::To(7),
+        ..Limits::default()
+    };
+    new.apply(&limits).unwrap();
+    let other = Limits {
+        pids_max: Setting::To(9),
+        ..Limits::default()
+    };
+    assert!(old.apply(&other).is_err());
+    assert!(old.usage().is_err() && old.freeze(SOON).is_err());
+    let mut inside = Gated::new(&new, "echo on; read end");
+    inside.go();
+    assert_eq!(inside.line(), "on");
+    // Err: there is nothing to kill.
+    let _ = old.kill();
+    assert_eq!(new.read().unwrap().pids_max, Setting::To(7));
+    assert_eq!(new.pids().unwrap().len(), 1);
+    new.kill().unwrap();
+    new.wait_empty(SOON).unwrap();
+    // Another value of the same group finds it gone as the kernel says it.
+    let last = tree.open_group(&["acme", "a"]).unwrap();
+    new.remove_alone(SOON).unwrap();
+    assert!(last.usage().is_err() && last.remove_if_empty().unwrap());
+}
