@@ -32,6 +32,7 @@ mod nftables;
 mod notices;
 mod pool;
 mod route;
+mod settings;
 mod shaper;
 mod slots;
 mod socket;

@@ -1,24 +1,14 @@
 //! A network namespace held by a descriptor.
 
 use crate::netlink::{self, Netlink};
-use crate::{Diag, Error, LocalArrivals, Result, route, socket, worker};
+use crate::{Diag, Error, LocalArrivals, Result, route, settings, socket, worker};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// Settings of a new namespace. Tenants own all ports of their namespace. IPv6 stays on the loopback
-/// device only: a veth gets no link-local address, sends no router solicitation and hears none.
-const SETTINGS: [(&str, &str); 4] = [
-    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
-    ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
-    ("/proc/sys/net/ipv6/conf/default/accept_ra", "0"),
-    ("/proc/sys/net/ipv6/conf/default/autoconf", "0"),
-];
 
 /// A network namespace. It lives as long as this value, a process or a socket in it does.
 #[derive(Debug)]
@@ -45,14 +35,7 @@ impl Namespace {
     /// Sets up the new namespace that the calling thread is in.
     fn furnish() -> Result<Self> {
         let fd = Arc::new(worker::current()?);
-        for (path, value) in SETTINGS {
-            match std::fs::write(path, value) {
-                // A kernel without IPv6 has nothing to switch off.
-                Err(error)
-                    if error.kind() == io::ErrorKind::NotFound && path.contains("/ipv6/") => {}
-                other => other.map_err(|source| Error::os("write", path, source))?,
-            }
-        }
+        settings::write()?;
         let mut socket = Netlink::open(netlink::ROUTE)?;
         route::set_loopback_up(&mut socket)?;
         let diag = Diag::new(Arc::clone(&fd), Netlink::open(netlink::SOCK_DIAG)?);
@@ -184,6 +167,11 @@ impl Namespace {
         };
         // Closed afterwards: a namespace is attached once, and thousands may be open.
         work(&mut socket)
+    }
+
+    /// It is not going to be attached any more: a socket that nobody needs costs a descriptor and memory.
+    pub(crate) fn is_attached(&self) {
+        lock(&self.route).take();
     }
 
     pub(crate) fn raw_fd(&self) -> i32 {

@@ -279,6 +279,7 @@ impl Shared {
                 ));
             }
         };
+        namespace.is_attached();
         let sysfs = namespace.sysfs_mount()?;
         Ok(Prepared {
             namespace,
