@@ -4,15 +4,15 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::Signal;
 use rustix::stdio;
 use rustix::thread::CapabilitySet;
-use shim::protocol::{Failure, Ids, Report};
+use shim::protocol::{Failure, Program, Report};
 
 use crate::confine;
+use crate::main_process::Entry;
 use crate::report::{Done, Step, failure, send_report};
 use crate::sys;
 
@@ -23,10 +23,7 @@ const FIRST_LISTEN: i32 = 3;
 
 /// A command and how it is to run.
 pub(crate) struct Command<'a> {
-    pub(crate) ids: Ids,
-    pub(crate) words: &'a [String],
-    pub(crate) env: &'a [(String, String)],
-    pub(crate) workdir: &'a str,
+    pub(crate) program: &'a Program,
     /// Standard input; /dev/null if there is none.
     pub(crate) stdin: Option<BorrowedFd<'a>>,
     /// Standard output and error.
@@ -37,38 +34,13 @@ pub(crate) struct Command<'a> {
     pub(crate) terminal: bool,
     /// Ends with its parent.
     pub(crate) bound_to_parent: bool,
-    /// What has to be waited for before the file system is touched.
-    pub(crate) gate: Option<&'a Gate>,
+    /// What has to be waited for, if it has not all been there before this process.
+    pub(crate) entry: Option<&'a Entry>,
 }
 
-/// Holds a command back until its parent has built the root. A parent that dies before that takes the whole pid
-/// namespace with it.
-///
-/// An eventfd: the write to a pipe wakes its reader on the writer's processor, where the command would wait for the
-/// parent to have done everything else.
-#[derive(Debug)]
-pub(crate) struct Gate(OwnedFd);
-
-impl Gate {
-    pub(crate) fn new() -> Done<Self> {
-        eventfd(0, EventfdFlags::CLOEXEC)
-            .map(Self)
-            .step("make", "an eventfd")
-    }
-
-    /// The parent's side: lets the command go.
-    pub(crate) fn open(&self) -> Done<()> {
-        rustix::io::write(&self.0, &1u64.to_ne_bytes())
-            .map(drop)
-            .step("let go", "the command")
-    }
-
-    /// The command's side.
-    fn pass(&self) -> Done<()> {
-        rustix::io::read(&self.0, &mut [0; 8])
-            .map(drop)
-            .step("wait for", "the root")
-    }
+/// The first number beyond those of so many listening sockets.
+pub(crate) fn beyond_listening(sockets: usize) -> i32 {
+    FIRST_LISTEN + i32::try_from(sockets).unwrap_or(0)
 }
 
 impl Command<'_> {
@@ -82,7 +54,7 @@ impl Command<'_> {
         keep.extend(self.stdin);
         keep.extend(self.output);
         keep.extend(self.listen.iter().map(AsFd::as_fd));
-        keep.extend(self.gate.map(|gate| gate.0.as_fd()));
+        keep.extend(self.entry.iter().flat_map(|entry| entry.descriptors()));
         sys::close_all_but(&keep).step("close the descriptors", "")
     }
 
@@ -105,21 +77,29 @@ impl Command<'_> {
 
     /// A number beyond those that are about to be taken.
     fn free_number(&self) -> i32 {
-        FIRST_LISTEN + i32::try_from(self.listen.len()).unwrap_or(0)
+        beyond_listening(self.listen.len())
     }
 
     fn become_it(&self) -> Failure {
-        let path = self
-            .env
+        let Program {
+            command: words,
+            env,
+            ..
+        } = self.program;
+        let path = env
             .iter()
             .find(|(k, _)| k == "PATH")
             .map_or(DEFAULT_PATH, |(_, v)| v.as_str());
-        let name = self.words.first().map_or("", String::as_str);
+        let name = words.first().map_or("", String::as_str);
         let prepared = (|| {
-            let argv = strings(self.words.iter().cloned())?;
+            let argv = strings(words.iter().cloned())?;
             let env = strings(self.environment())?;
             let candidates = strings(candidates(name, path))?;
             self.confine()?;
+            if let Some(entry) = self.entry {
+                entry.join(self.program)?;
+            }
+            self.give_up_power()?;
             self.settle()?;
             Ok((argv, env, candidates))
         })();
@@ -143,7 +123,12 @@ impl Command<'_> {
     }
 
     fn environment(&self) -> impl Iterator<Item = String> {
-        let mut env: Vec<String> = self.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let mut env: Vec<String> = self
+            .program
+            .env
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
         if !self.listen.is_empty() {
             env.retain(|e| !e.starts_with("LISTEN_FDS=") && !e.starts_with("LISTEN_PID="));
             env.push(format!("LISTEN_FDS={}", self.listen.len()));
@@ -171,7 +156,10 @@ impl Command<'_> {
             rustix::process::ioctl_tiocsctty(terminal).step("take the controlling terminal", "")?;
         }
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        confine::set_ids(self.ids.uid, self.ids.gid)?;
+        confine::set_ids(self.program.ids.uid, self.program.ids.gid)
+    }
+
+    fn give_up_power(&self) -> Done<()> {
         confine::keep_capabilities(CapabilitySet::empty())?;
         if self.bound_to_parent {
             // A change of ids clears it, so that this is the place.
@@ -184,15 +172,16 @@ impl Command<'_> {
 
     /// What needs the container's files.
     fn settle(&self) -> Done<()> {
-        if let Some(gate) = self.gate {
-            gate.pass()?;
+        if let Some(entry) = self.entry {
+            entry.pass()?;
         }
         if self.stdin.is_none() {
             let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .step("open", "/dev/null")?;
             sys::place(null.as_fd(), 0).step("place descriptor", "0")?;
         }
-        rustix::process::chdir(self.workdir).step("enter the working directory", self.workdir)?;
+        rustix::process::chdir(&self.program.workdir)
+            .step("enter the working directory", &self.program.workdir)?;
         let first = u32::try_from(self.free_number()).unwrap_or(3);
         sys::close_on_exec_from(first).step("close the descriptors", "")
     }

@@ -78,7 +78,7 @@ pub(crate) fn filter(program: &[libc::sock_filter]) -> Done<()> {
 }
 
 /// Sets the command's limits; before the filter, which keeps RLIMIT_CORE as it is.
-pub(crate) fn limit(rlimits: &[Rlimit]) -> Done<()> {
+pub(crate) fn limit<'a>(rlimits: impl IntoIterator<Item = &'a Rlimit>) -> Done<()> {
     for r in rlimits {
         sys::rlimit(r.resource, Some((r.soft, r.hard))).step(
             "set the resource limit",

@@ -51,7 +51,7 @@ fn start(request: &Exec, fds: &mut Fds, host: &Host, status: &OwnedFd) -> Done<(
     sys::block_only(FORWARDED);
     let signals = sys::signalfd(FORWARDED).step("make a signal descriptor", "")?;
     init::join_cgroups(&fds.cgroup_procs)?;
-    confine::raise_hard_limits(&request.rlimits)?;
+    confine::raise_hard_limits(&request.program.rlimits)?;
     let target = need(&mut fds.target, "Target")?;
     let all = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
@@ -70,22 +70,19 @@ fn start(request: &Exec, fds: &mut Fds, host: &Host, status: &OwnedFd) -> Done<(
         need(&mut fds.stderr, "Stderr")?,
     );
     let command = Command {
-        ids: request.ids,
-        words: &request.command,
-        env: &request.env,
-        workdir: &request.workdir,
+        program: &request.program,
         stdin: Some(stdin.as_fd()),
         output: [stdout.as_fd(), stderr.as_fd()],
         listen: &[],
         terminal: request.terminal,
         bound_to_parent: true,
-        gate: None,
+        entry: None,
     };
     let mut own = vec![signals.as_fd()];
     own.extend(fds.exit_file.as_ref().map(AsFd::as_fd));
     command.close_others(status.as_fd(), &own)?;
     // For this process and the command alike: translating it twice would cost a tenth of the whole start.
-    confine::limit(&request.rlimits)?;
+    confine::limit(&request.program.rlimits)?;
     confine::filter(&host.filter)?;
     let Some(pid) = fork().step("fork", "")? else {
         command.run(status.as_fd())

@@ -35,6 +35,12 @@ pub(crate) fn need(slot: &mut Option<OwnedFd>, what: &str) -> Result<OwnedFd, Fa
     slot.take().ok_or_else(|| wrong(&format!("no {what}")))
 }
 
+/// Where to tell what is wrong with descriptors, if that is among them.
+pub(crate) fn status_of(fds: &[OwnedFd], roles: &[FdRole]) -> Option<OwnedFd> {
+    let at = roles.iter().position(|role| *role == FdRole::Status)?;
+    fds.get(at)?.try_clone().ok()
+}
+
 impl Fds {
     /// Gives each descriptor its role; `mounts` is how many mounts the request has.
     pub(crate) fn sort(
@@ -89,8 +95,8 @@ impl Fds {
         Ok(sorted)
     }
 
-    /// Checks that a start has what it needs and nothing that belongs to an exec.
-    pub(crate) fn check_start(&self, joins_later: bool) -> Result<(), Failure> {
+    /// Checks that a start has what it needs and nothing that belongs to an exec. `later`: the rest follows.
+    pub(crate) fn check_start(&self, later: bool) -> Result<(), Failure> {
         let needed = [
             ("Status", &self.status),
             ("NetNs", &self.netns),
@@ -105,28 +111,53 @@ impl Fds {
             ("Stderr", &self.stderr),
         ];
         check(&needed, &foreign)?;
-        match (joins_later, &self.cgroup_dir) {
-            (false, _) => check(&files, &[]),
-            (true, None) => check(&[], &files),
-            (true, Some(_)) => Err(wrong("CgroupDir before the rest")),
+        match later {
+            false => check(&files, &[]),
+            true if self.has_groups() => Err(wrong("cgroups before the rest")),
+            true => check(&[], &files),
         }
     }
 
-    /// Takes what has come later ([`shim::protocol::Join`]).
-    pub(crate) fn join(&mut self, fds: Vec<OwnedFd>, roles: &[FdRole]) -> Result<(), Failure> {
-        let later = Self::sort(fds, roles, 0)?;
-        let allowed = [FdRole::CgroupProcs, FdRole::ExitFile, FdRole::LogDir];
-        if let Some(role) = roles.iter().find(|role| !allowed.contains(role)) {
-            return Err(wrong(&format!("{role:?} later than the rest")));
+    fn has_groups(&self) -> bool {
+        self.cgroup_dir.is_some() || !self.cgroup_procs.is_empty()
+    }
+
+    /// Checks that the process that becomes a command has what it needs and nothing else.
+    pub(crate) fn check_run(roles: &[FdRole]) -> Result<(), Failure> {
+        let once = [FdRole::Status, FdRole::NetNs, FdRole::ContainerUsers];
+        only(roles, &once, FdRole::Listen)?;
+        match once.iter().find(|role| !roles.contains(role)) {
+            Some(role) => Err(wrong(&format!("no {role:?}"))),
+            None => Ok(()),
         }
+    }
+
+    /// Takes what an init is given later ([`shim::protocol::Later::Join`]).
+    pub(crate) fn join(&mut self, fds: Vec<OwnedFd>, roles: &[FdRole]) -> Result<(), Failure> {
+        let once = [FdRole::ExitFile, FdRole::LogDir];
+        only(roles, &once, FdRole::CgroupProcs)?;
+        let later = Self::sort(fds, roles, 0)?;
         check(
             &[("ExitFile", &later.exit_file), ("LogDir", &later.log_dir)],
             &[],
         )?;
-        self.cgroup_procs.extend(later.cgroup_procs);
+        if later.cgroup_procs.is_empty() {
+            return Err(wrong("no CgroupProcs"));
+        }
+        self.cgroup_procs = later.cgroup_procs;
         self.exit_file = later.exit_file;
         self.log_dir = later.log_dir;
         Ok(())
+    }
+
+    /// The groups that a command is to join.
+    pub(crate) fn groups(fds: Vec<OwnedFd>, roles: &[FdRole]) -> Result<Vec<OwnedFd>, Failure> {
+        only(roles, &[], FdRole::CgroupProcs)?;
+        let groups = Self::sort(fds, roles, 0)?.cgroup_procs;
+        match groups.is_empty() {
+            true => Err(wrong("no CgroupProcs")),
+            false => Ok(groups),
+        }
     }
 
     /// Checks that an exec has what it needs and nothing that belongs to a start.
@@ -148,6 +179,14 @@ impl Fds {
             return Err(wrong("Listen in an exec"));
         }
         check(&needed, &foreign)
+    }
+}
+
+/// Nothing but these, and any number of `many`. (That none comes twice is [`Fds::sort`]'s to find.)
+fn only(roles: &[FdRole], once: &[FdRole], many: FdRole) -> Result<(), Failure> {
+    match roles.iter().find(|r| **r != many && !once.contains(r)) {
+        Some(role) => Err(wrong(&format!("{role:?} does not belong here"))),
+        None => Ok(()),
     }
 }
 

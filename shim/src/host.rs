@@ -13,8 +13,6 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
 };
 
-/// Where a container's root is attached before it becomes the root.
-pub(crate) const NEW_ROOT: &str = "/new";
 /// The shared device directory.
 pub(crate) const DEV: &str = "/dev";
 
@@ -127,7 +125,7 @@ pub(crate) fn be_killable() -> Done<()> {
         .map_err(|e| crate::report::failure("reset", ADJUST, e.raw_os_error().unwrap_or(0)))
 }
 
-/// Leaves the host's mounts for a namespace with nothing but the shared /dev and a place for new roots.
+/// Leaves the host's mounts for a namespace with nothing but the shared /dev.
 pub(crate) fn own_mounts() -> Done<()> {
     sys::unshare(libc::CLONE_NEWNS).step("unshare the mount namespace", "")?;
     mount_change(
@@ -149,7 +147,6 @@ pub(crate) fn own_mounts() -> Done<()> {
     rustix::process::pivot_root(".", ".").step("pivot the root", "")?;
     unmount(".", UnmountFlags::DETACH).step("detach", "the host's root")?;
     rustix::process::chdir("/").step("enter", "/")?;
-    rustix::fs::mkdir(NEW_ROOT, Mode::from(0o700)).step("make", NEW_ROOT)?;
     devices()
 }
 

@@ -1,14 +1,13 @@
 //! Pid 1 of a container: the order of its set-up, and what it becomes afterwards.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
-use shim::protocol::{ExitRecord, ExitStatus, Join, Report, Start};
+use shim::protocol::{ExitRecord, ExitStatus, Later, Report, Start};
 
 use crate::clone::fork;
-use crate::command::Command;
 use crate::fds::{Fds, need};
 use crate::host::Host;
 use crate::idmap::UserNamespaces;
@@ -18,7 +17,7 @@ use crate::ready::Ahead;
 use crate::reap;
 use crate::report::{Done, Step, failure, send_report};
 use crate::root::Bare;
-use crate::{confine, packet, sys, timestamp};
+use crate::{confine, main_process, sys, timestamp};
 
 /// What init needs for the rest of the container's life.
 struct Running {
@@ -42,7 +41,7 @@ pub(crate) fn run(start: &Start, mut fds: Fds, host: &Host, ahead: Option<Ahead>
     let Ok(mut running) = running else {
         sys::exit_now(126)
     };
-    let status = match settle(&running) {
+    let status = match settle(&running, host) {
         Ok(()) => reap::watch(&running.signals, running.command, Some(&mut running.logs)),
         Err(f) => {
             running.logs.note(&format!(
@@ -70,61 +69,30 @@ fn set_up(
     ahead: Option<Ahead>,
 ) -> Done<Running> {
     join_cgroups(&fds.cgroup_procs)?;
+    let made_ahead = ahead.is_some();
+    let Ahead {
+        bare,
+        plumbing,
+        main,
+        later,
+    } = match ahead {
+        Some(ahead) => ahead,
+        None => at_once(start, fds, host, status)?,
+    };
+    plumbing.give_to(start.program.ids)?;
+    if made_ahead {
+        // Whatever was sent to one that waited for its container was not meant for this one. A child that has ended is still found.
+        while sys::next_signal(plumbing.signals.as_fd()).is_some() {}
+    }
     let users = UserNamespaces {
         container: need(&mut fds.container_users, "ContainerUsers")?,
         site: need(&mut fds.site_users, "SiteUsers")?,
     };
-    let Ahead { bare, plumbing } = match ahead {
-        Some(ahead) => ahead,
-        None => Ahead {
-            plumbing: Plumbing::lay()?,
-            bare: Bare::build(host)?,
-        },
-    };
-    plumbing.give_to(start.ids)?;
-    // Whatever was sent to one that waited for its container was not meant for this one.
-    while sys::next_signal(plumbing.signals.as_fd()).is_some() {}
     let netns = need(&mut fds.netns, "NetNs")?;
     move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
         .step("enter", "the network namespace")?;
     name_process(&start.vhost)?;
-    confine::raise_hard_limits(&start.rlimits)?;
-    let furnished = bare.furnish(start)?;
-    if start.joins_later {
-        receive_rest(status, fds)?;
-        join_cgroups(&fds.cgroup_procs)?;
-    }
-    // Only now, so that the namespace's root is the cgroup that was joined.
-    sys::unshare(libc::CLONE_NEWCGROUP).step("unshare the cgroup namespace", "")?;
-    let command = Command {
-        ids: start.ids,
-        words: &start.command,
-        env: &start.env,
-        workdir: &start.workdir,
-        stdin: None,
-        output: [plumbing.out.write.as_fd(), plumbing.err.write.as_fd()],
-        listen: &fds.listen,
-        terminal: false,
-        bound_to_parent: false,
-        gate: Some(&plumbing.gate),
-    };
-    // Early: what the command needs before its files (a filter of its own above all) it does beside this process, which
-    // mounts them.
-    let Some(pid) = fork().step("fork", "")? else {
-        let confined = confine::enter_user_namespace(&users.container)
-            .and_then(|()| confine::settle_as_root())
-            .and_then(|()| command.close_others(status.as_fd(), &[]))
-            .and_then(|()| confine::limit(&start.rlimits))
-            .and_then(|()| confine::filter(&host.filter));
-        match confined {
-            Ok(()) => command.run(status.as_fd()),
-            Err(f) => {
-                send_report(status, &Report::Failed(f));
-                sys::exit_now(126)
-            }
-        }
-    };
-    furnished.finish(start, fds, &users, host)?;
+    bare.furnish(start)?.finish(start, fds, &users, host)?;
     rustix::system::sethostname(start.hostname.as_bytes())
         .step("set the host name", &start.hostname)?;
     // The tenant's code begins when nothing of the host's power is left here.
@@ -132,11 +100,14 @@ fn set_up(
     plumbing.gate.open()?;
     // Now that nobody waits for it any more. The command first, where both share a processor.
     rustix::thread::sched_yield();
-    confine::settle_as_root()?;
-    confine::filter(&host.init_filter)?;
+    if let Some(later) = &later {
+        receive_rest(later.as_fd(), fds)?;
+        join_cgroups(&fds.cgroup_procs)?;
+        see_own_cgroups()?;
+    }
     let log_dir = need(&mut fds.log_dir, "LogDir")?;
     Ok(Running {
-        command: pid,
+        command: main,
         signals: plumbing.signals,
         exit_file: need(&mut fds.exit_file, "ExitFile")?,
         logs: Logs::new(
@@ -149,8 +120,35 @@ fn set_up(
     })
 }
 
+/// What could not be made ahead.
+fn at_once(start: &Start, fds: &mut Fds, host: &Host, status: &OwnedFd) -> Done<Ahead> {
+    see_own_cgroups()?;
+    let plumbing = Plumbing::lay()?;
+    let bare = Bare::build(host)?;
+    match fork().step("fork", "")? {
+        Some(main) => Ok(Ahead {
+            bare,
+            plumbing,
+            main,
+            later: None,
+        }),
+        None => {
+            let Ok(copy) = status.try_clone() else {
+                let f = failure("keep the status socket", "", libc::EMFILE);
+                send_report(status, &Report::Failed(f));
+                sys::exit_now(126)
+            };
+            fds.status = Some(copy);
+            let fds = std::mem::take(fds);
+            main_process::run(&start.vhost, &start.program, fds, &plumbing, host, None)
+        }
+    }
+}
+
 /// Gives up everything that waiting, logging and signalling do not need.
-fn settle(running: &Running) -> Done<()> {
+fn settle(running: &Running, host: &Host) -> Done<()> {
+    confine::settle_as_root()?;
+    confine::filter(&host.init_filter)?;
     let mut keep = vec![running.signals.as_fd(), running.exit_file.as_fd()];
     keep.extend(running.logs.descriptors());
     sys::close_all_but(&keep).step("close the descriptors", "")?;
@@ -171,14 +169,13 @@ pub(crate) fn record(file: &OwnedFd, status: ExitStatus) {
 }
 
 /// Waits for what the agent has made meanwhile.
-fn receive_rest(status: &OwnedFd, fds: &mut Fds) -> Done<()> {
-    let mut buffer = [0; 256];
-    let (length, rest) = packet::receive(status.as_fd(), &mut buffer)?
-        .ok_or(Errno::PIPE)
-        .step("wait for", "its cgroups")?;
-    let join: Join = postcard::from_bytes(buffer.get(..length).unwrap_or_default())
-        .map_err(|_| failure("decode", "what follows a request", libc::EBADMSG))?;
-    fds.join(rest, &join.fds)
+fn receive_rest(later: BorrowedFd<'_>, fds: &mut Fds) -> Done<()> {
+    let rest = main_process::next(later)?;
+    let (rest, own) = rest.ok_or(Errno::PIPE).step("wait for", "its cgroups")?;
+    match rest {
+        Later::Join(roles) => fds.join(own, &roles),
+        Later::Go => Err(failure("join", "its cgroups", libc::EBADMSG)),
+    }
 }
 
 /// Joins the cgroups that were not cloned into.
@@ -189,8 +186,13 @@ pub(crate) fn join_cgroups(procs: &[OwnedFd]) -> Done<()> {
     Ok(())
 }
 
+/// Makes the cgroups that were joined the root of all that can be seen.
+fn see_own_cgroups() -> Done<()> {
+    sys::unshare(libc::CLONE_NEWCGROUP).step("unshare the cgroup namespace", "")
+}
+
 /// Shows the vhost in the host's process list.
-fn name_process(vhost: &str) -> Done<()> {
+pub(crate) fn name_process(vhost: &str) -> Done<()> {
     let name = format!("fc:{vhost}");
     let name = std::ffi::CString::new(name).unwrap_or_default();
     rustix::thread::set_name(&name).step("set the process name", "")

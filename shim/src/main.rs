@@ -14,6 +14,7 @@ mod init;
 mod log_file;
 mod log_line;
 mod logs;
+mod main_process;
 mod mounts;
 mod packet;
 mod plumbing;

@@ -10,7 +10,7 @@ use rustix::mount::{
 };
 use shim::protocol::{IdMap, MAP_IDS, Mount};
 
-use crate::host::{DEV, NEW_ROOT};
+use crate::host::DEV;
 use crate::idmap::UserNamespaces;
 use crate::report::{Done, Step};
 use crate::root::Root;
@@ -110,7 +110,7 @@ pub(crate) fn dev() -> Done<OwnedFd> {
     Ok(dev)
 }
 
-/// Attaches a new tmpfs as the root to be. Its limits come when the request is known.
+/// A new tmpfs over the spawner's root. Its limits come when the request is known.
 pub(crate) fn attach_tmpfs() -> Done<OwnedFd> {
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).step("open a file system", "tmpfs")?;
     for (key, value) in [("size", "1m"), ("nr_inodes", "64"), ("mode", "0755")] {
@@ -119,13 +119,7 @@ pub(crate) fn attach_tmpfs() -> Done<OwnedFd> {
     fsconfig_create(&fs).step("create a file system", "tmpfs")?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step("mount", "tmpfs")?;
-    move_mount(
-        &mount,
-        "",
-        CWD,
-        NEW_ROOT,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .step("attach", "the root")?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", CWD, "/", flags).step("attach", "the root")?;
     Ok(mount)
 }

@@ -9,9 +9,18 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use shim::protocol::MAX_FDS;
+use shim::protocol::{MAX_FDS, MAX_PACKET};
 
 use crate::report::{Done, Step, failure};
+
+/// A buffer for the longest packet. Written to, or its pages would be made only when the packet is there; few need more.
+pub(crate) fn buffer() -> Vec<u8> {
+    let mut buffer = vec![0; MAX_PACKET];
+    for page in buffer.chunks_mut(4096).take(2) {
+        page.fill(1);
+    }
+    buffer
+}
 
 /// One packet and its descriptors; None at end of file.
 pub(crate) fn receive(

@@ -1,13 +1,13 @@
 //! What an init needs of the kernel whatever its container is: signals as a descriptor, a session, the pipes of the command's
 //! output, the gate at which the command waits.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Gid, OFlags, Uid, fchown, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use shim::protocol::Ids;
 
-use crate::command::Gate;
 use crate::reap::FORWARDED;
 use crate::report::{Done, Step};
 use crate::sys;
@@ -27,6 +27,48 @@ pub(crate) struct Pipe {
     /// Never blocks.
     pub(crate) read: OwnedFd,
     pub(crate) write: OwnedFd,
+}
+
+/// Holds a command back until its parent has built the root. A parent that dies before that takes the whole pid
+/// namespace with it.
+///
+/// An eventfd: the write to a pipe wakes its reader on the writer's processor, where the command would wait for the
+/// parent to have done everything else.
+#[derive(Debug)]
+pub(crate) struct Gate(OwnedFd);
+
+impl Gate {
+    fn new() -> Done<Self> {
+        eventfd(0, EventfdFlags::CLOEXEC)
+            .map(Self)
+            .step("make", "an eventfd")
+    }
+
+    /// The parent's side: lets the command go.
+    pub(crate) fn open(&self) -> Done<()> {
+        rustix::io::write(&self.0, &1u64.to_ne_bytes())
+            .map(drop)
+            .step("let go", "the command")
+    }
+
+    /// The command's side.
+    pub(crate) fn pass(&self) -> Done<()> {
+        rustix::io::read(&self.0, &mut [0; 8])
+            .map(drop)
+            .step("wait for", "the root")
+    }
+}
+
+impl From<OwnedFd> for Gate {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for Gate {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 impl Plumbing {

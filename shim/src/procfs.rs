@@ -10,12 +10,12 @@ use rustix::mount::{
     mount_bind, move_mount,
 };
 
-use crate::host::{Host, Masked, NEW_ROOT};
+use crate::host::{Host, Masked};
 use crate::mounts;
 use crate::report::{Done, Step};
 use crate::root::Root;
 
-/// Mounts proc of this pid namespace at `proc`.
+/// Mounts proc of this pid namespace at `proc` of what is this process's root.
 pub(crate) fn mount_proc(root: &Root, host: &Host) -> Done<()> {
     let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).step("open a file system", "proc")?;
     fsconfig_create(&fs).step("create a file system", "proc")?;
@@ -44,25 +44,25 @@ pub(crate) fn mount_proc(root: &Root, host: &Host) -> Done<()> {
         )
         .step("mount", &path)?;
     }
-    mask(NEW_ROOT, "proc", &host.proc_masked)
+    mask("proc", &host.proc_masked)
 }
 
-/// Hides parts of the sysfs of what is this process's root by now.
+/// Hides parts of the sysfs.
 pub(crate) fn mask_sys(host: &Host) -> Done<()> {
-    mask("", "sys", &host.sys_masked)
+    mask("sys", &host.sys_masked)
 }
 
 /// Shows an empty directory or file over each entry. Both lie in the (read-only) root. These paths are the kernel's own and
 /// lead through no symbolic link, so that one call with paths does, which costs half of what detached mounts do.
-fn mask(root: &str, below: &str, entries: &[Masked]) -> Done<()> {
+fn mask(below: &str, entries: &[Masked]) -> Done<()> {
     for entry in entries {
-        let path = format!("{root}/{below}/{}", entry.path);
+        let path = format!("/{below}/{}", entry.path);
         let empty = if entry.directory {
             EMPTY_DIRECTORY
         } else {
             EMPTY_FILE
         };
-        match mount_bind(format!("{root}/{empty}"), &path) {
+        match mount_bind(format!("/{empty}"), &path) {
             // It was there when the spawner looked (a module may have been unloaded since).
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e).step("hide", &path),

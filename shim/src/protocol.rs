@@ -5,11 +5,10 @@
 //! `SCM_RIGHTS` message, in the order of the `fds` list inside. Every request is answered by exactly one
 //! [`Reply`] packet with the same `id`, which carries what was asked for; [`Request::Ahead`] only when there is time for it.
 //!
-//! An init that was made ahead is the agent's: it takes the packet of one start on its own socket, as the spawner would,
-//! and answers nothing. It ends when that socket is closed.
-//!
-//! A start may be asked for before all of its descriptors are there ([`Start::joins_later`]): these follow on its status
-//! socket.
+//! A pair that was made ahead, an init and the process that becomes its command, is the agent's: each takes its part on a
+//! socket of its own, the init a [`Request::Start`] as the spawner would, its child a [`Request::Run`], and answers nothing.
+//! Both end when these sockets are closed. Their cgroups, exit file and logs follow there ([`Later`]): they set up what they can
+//! while the agent makes these.
 //!
 //! What happens after the clone is told over the request's own status socket ([`FdRole::Status`], also
 //! `SOCK_SEQPACKET`): [`Report::Command`], then end of file once the command has been executed, or [`Report::Failed`]. End
@@ -34,6 +33,8 @@ pub const MAP_IDS: &str = "set the attributes and map the ids of";
 pub enum Request {
     /// Make a container and start its command. The only one that an init made ahead takes.
     Start(Box<Start>),
+    /// Become the command of a container. For the child of an init made ahead, and nobody else.
+    Run(Box<Run>),
     /// Make the user namespaces of these ids.
     Users {
         /// Chosen by the agent, repeated in the reply.
@@ -68,7 +69,7 @@ pub enum FdRole {
     SiteUsers,
     /// cgroup v2 directory for CLONE_INTO_CGROUP; at most one.
     CgroupDir,
-    /// A `cgroup.procs` file (v1: `tasks`), open for writing: init writes `0` to it before it forks, the v2 one first.
+    /// A `cgroup.procs` file (v1: `tasks`), open for writing: who joins writes `0` to it, the v2 one first.
     CgroupProcs,
     /// Detached mount, to be attached at `Start::mounts[i].target`.
     Mount(u16),
@@ -155,8 +156,6 @@ pub struct Start {
     pub vhost: String,
     /// Host name inside (UTS namespace), at most 64 bytes.
     pub hostname: String,
-    /// User and group ids.
-    pub ids: Ids,
     /// Mounts, in order; `FdRole::Mount(i)` belongs to `mounts[i]`.
     pub mounts: Vec<Mount>,
     /// Symbolic links of the root: (name, target), such as (`bin`, `usr/bin`).
@@ -170,19 +169,38 @@ pub struct Start {
     pub tmpfs_bytes: u64,
     /// See `tmpfs_bytes`.
     pub tmpfs_inodes: u64,
-    /// The command, argv[0] first; looked up in PATH of `env` when it has no slash.
+    /// The command.
+    pub program: Program,
+    /// Log keeping.
+    pub log: LogRule,
+    /// Roles of the descriptors of this packet, in their order.
+    pub fds: Vec<FdRole>,
+}
+
+/// What is executed, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// The container's ids.
+    pub ids: Ids,
+    /// argv[0] first; looked up in PATH of `env` when it has no slash.
     pub command: Vec<String>,
-    /// The whole environment; LISTEN_FDS and LISTEN_PID are added by init where listening sockets are passed.
+    /// The whole environment; LISTEN_FDS and LISTEN_PID are added where listening sockets are passed.
     pub env: Vec<(String, String)>,
     /// Working directory inside.
     pub workdir: String,
-    /// Resource limits of the command.
+    /// Resource limits.
     pub rlimits: Vec<Rlimit>,
-    /// Log keeping.
-    pub log: LogRule,
-    /// Control groups, exit file and log directory follow in a [`Join`].
-    pub joins_later: bool,
-    /// Roles of the descriptors of this packet, in their order.
+}
+
+/// The other half of a [`Start`], for the process that becomes the command: it is confined while init builds the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Name in the host's process list until the command is executed.
+    pub vhost: String,
+    /// See [`Start::program`].
+    pub program: Program,
+    /// Roles of the descriptors of this packet, in their order: [`FdRole::Status`], [`FdRole::NetNs`],
+    /// [`FdRole::ContainerUsers`] and [`FdRole::Listen`] only.
     pub fds: Vec<FdRole>,
 }
 
@@ -191,16 +209,8 @@ pub struct Start {
 pub struct Exec {
     /// Chosen by the agent, repeated in the reply.
     pub id: u64,
-    /// The container's ids.
-    pub ids: Ids,
-    /// See [`Start::command`].
-    pub command: Vec<String>,
-    /// See [`Start::env`].
-    pub env: Vec<(String, String)>,
-    /// Working directory inside.
-    pub workdir: String,
-    /// Resource limits of the command.
-    pub rlimits: Vec<Rlimit>,
+    /// The command.
+    pub program: Program,
     /// Make standard input the controlling terminal.
     pub terminal: bool,
     /// Roles of the descriptors of this packet, in their order.
@@ -224,7 +234,8 @@ pub enum Reply {
         /// As in the request.
         id: u64,
     },
-    /// The packet carries the pidfd of an init that waits for its container, and the socket on which it does.
+    /// The packet carries the pidfd of an init that waits for its container, the socket on which it does, and the socket of
+    /// its child.
     Ready {
         /// As in the request.
         id: u64,
@@ -251,14 +262,16 @@ pub struct Failure {
     pub errno: i32,
 }
 
-/// What a [`Start`] with `joins_later` waits for, on its own status socket: the descriptors that took longer to make. The
-/// agent makes them while init builds the root; init runs nothing of the tenant's before it has them. End of file instead:
-/// there will be no container.
+/// What follows a [`Start`] or a [`Run`] that a pair made ahead was given, on the same socket. End of file instead: there will be
+/// no container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Join {
-    /// Roles of the descriptors of this packet, in their order: [`FdRole::CgroupProcs`], [`FdRole::ExitFile`] and
-    /// [`FdRole::LogDir`] only.
-    pub fds: Vec<FdRole>,
+pub enum Later {
+    /// The packet carries descriptors of these roles, in their order: for the init [`FdRole::CgroupProcs`],
+    /// [`FdRole::ExitFile`] and [`FdRole::LogDir`], once all limits are in force; for the command only
+    /// [`FdRole::CgroupProcs`], as soon as they are there.
+    Join(Vec<FdRole>),
+    /// All limits are in force: the command may be executed.
+    Go,
 }
 
 /// What the new process tells over its status socket.

@@ -1,24 +1,26 @@
 //! Inits made ahead of need: each sits in its namespaces, in a bare root with its /proc, and waits for the request that
 //! tells it what container to become. Making one costs more than half of a start.
 //!
-//! Each has a socket, whose other end the agent has: there it takes the packet of its start, straight from the agent, and it
-//! ends when that end is closed. Until it is given a container an init runs in the agent's own cgroups; what the kernel has set
-//! aside for its namespaces stays charged to those.
+//! Each has forked the process that becomes the command (`main_process.rs`), as yet with an empty root. Both have a socket, whose
+//! other end the agent has: there they take the packets of a start, straight from the agent, and they end when that end is
+//! closed. Until they are given a container they run in the agent's own cgroups; what the kernel has set aside for their
+//! namespaces and for themselves stays charged to those.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Pid;
 use rustix::stdio;
-use shim::protocol::{FdRole, MAX_PACKET, Report, Request, Start};
+use shim::protocol::{Report, Request, Start};
 
-use crate::clone::{Side, clone3};
-use crate::fds::Fds;
+use crate::clone::{Side, clone3, fork};
+use crate::fds::{Fds, status_of};
 use crate::host::Host;
 use crate::packet;
 use crate::plumbing::Plumbing;
 use crate::report::{Done, Step, failure, send_report};
 use crate::root::Bare;
-use crate::{init, sys, validate};
+use crate::{init, main_process, sys, validate};
 
 /// All namespaces of a container but those that come with the request (user, network, and the cgroup's, whose root is
 /// where it will be).
@@ -32,36 +34,46 @@ pub(crate) struct Ready {
     pub(crate) pidfd: OwnedFd,
     /// Where it does.
     pub(crate) socket: OwnedFd,
+    /// Where its child does.
+    pub(crate) main: OwnedFd,
 }
 
 /// What one has made when its request comes.
 pub(crate) struct Ahead {
     pub(crate) bare: Bare,
     pub(crate) plumbing: Plumbing,
+    /// The process that becomes the command.
+    pub(crate) main: Pid,
+    /// Where what was not ready with the request follows.
+    pub(crate) later: Option<OwnedFd>,
 }
 
 impl Ready {
     /// Makes one. It builds its root by itself, beside the spawner.
     pub(crate) fn make(host: &Host) -> Done<Self> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .step("make", "a socket pair")?;
+        let pair = || {
+            socketpair(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )
+            .step("make", "a socket pair")
+        };
+        let ((socket, own), (main, child)) = (pair()?, pair()?);
         match clone3(NAMESPACES, None).step("clone", "an init")? {
             Side::Parent { pid, pidfd } => Ok(Self {
                 pid,
                 pidfd,
-                socket: ours,
+                socket,
+                main,
             }),
-            Side::Child => wait(&theirs, host),
+            Side::Child => wait(own, child, host),
         }
     }
 }
 
-fn wait(socket: &OwnedFd, host: &Host) -> ! {
+fn wait(socket: OwnedFd, main: OwnedFd, host: &Host) -> ! {
     // Above all the spawner's ends of all sockets. The standard streams keep the numbers occupied that the command's are
     // going to have.
     let keep = [
@@ -69,28 +81,36 @@ fn wait(socket: &OwnedFd, host: &Host) -> ! {
         stdio::stdout(),
         stdio::stderr(),
         socket.as_fd(),
+        main.as_fd(),
     ];
-    let work = sys::close_all_but(&keep)
+    let prepared = sys::close_all_but(&keep)
         .step("close", "the spawner's descriptors")
-        .and_then(|()| {
-            let bare = Bare::build(host)?;
-            let plumbing = Plumbing::lay()?;
-            let mut buffer = vec![0; MAX_PACKET];
-            // Written to, or its pages would be made only when the request is there. Few need more.
-            for page in buffer.chunks_mut(4096).take(2) {
-                page.fill(1);
-            }
-            Ok((Ahead { bare, plumbing }, receive(socket, buffer)?))
-        });
+        .and_then(|()| Ok((Bare::build(host)?, Plumbing::lay()?)));
     // Whoever is about to use it finds its socket closed and does without.
-    let Ok((ahead, Some((start, fds)))) = work else {
+    let Ok((bare, plumbing)) = prepared else {
         sys::exit_now(0)
+    };
+    let pid = match fork() {
+        Ok(Some(pid)) => pid,
+        Ok(None) => main_process::wait(main, &plumbing, host),
+        Err(_) => sys::exit_now(0),
+    };
+    drop(main);
+    let Ok(Some((start, fds))) = receive(&socket) else {
+        sys::exit_now(0)
+    };
+    let ahead = Ahead {
+        bare,
+        plumbing,
+        main: pid,
+        later: Some(socket),
     };
     init::run(&start, fds, host, Some(ahead))
 }
 
 /// The request; None when the agent is gone.
-fn receive(socket: &OwnedFd, mut buffer: Vec<u8>) -> Done<Option<(Box<Start>, Fds)>> {
+fn receive(socket: &OwnedFd) -> Done<Option<(Box<Start>, Fds)>> {
+    let mut buffer = packet::buffer();
     let Some((length, fds)) = packet::receive(socket.as_fd(), &mut buffer)? else {
         return Ok(None);
     };
@@ -98,24 +118,11 @@ fn receive(socket: &OwnedFd, mut buffer: Vec<u8>) -> Done<Option<(Box<Start>, Fd
     let Ok(Request::Start(start)) = postcard::from_bytes(packet) else {
         return Err(failure("take over", "a request", libc::EBADMSG));
     };
-    let status = start.fds.iter().position(|role| *role == FdRole::Status);
-    let status = status.and_then(|at| fds.get(at)?.try_clone().ok());
-    let mut fds = validate::with_descriptors(&start, fds).inspect_err(|f| {
+    let status = status_of(&fds, &start.fds);
+    let fds = validate::with_descriptors(&start, fds, true).inspect_err(|f| {
         if let Some(status) = &status {
             send_report(status, &Report::Failed(f.clone()));
         }
     })?;
-    // It was cloned elsewhere.
-    if let Some(directory) = &fds.cgroup_dir {
-        let procs = rustix::fs::openat(
-            directory,
-            "cgroup.procs",
-            rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        );
-        // First: processes are found and killed by the v2 side.
-        fds.cgroup_procs
-            .insert(0, procs.step("open", "cgroup.procs")?);
-    }
     Ok(Some((start, fds)))
 }

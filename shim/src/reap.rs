@@ -28,6 +28,10 @@ pub(crate) const FORWARDED: &[i32] = &[
 
 /// Waits until `command` has ended and returns how.
 pub(crate) fn watch(signals: &OwnedFd, command: Pid, mut logs: Option<&mut Logs>) -> ExitStatus {
+    // It may have ended before anybody looked at signals.
+    if let Some(status) = reap(command) {
+        return status;
+    }
     loop {
         let (ready_signal, ready) = wait_for_any(signals, logs.as_deref());
         if let Some(logs) = logs.as_deref_mut() {

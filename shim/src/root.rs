@@ -2,7 +2,7 @@
 //!
 //! The root is a small tmpfs of the container. Below it lie the detached mounts of the request, the container's own
 //! /proc, the shared /dev, and the writable directories, each a bind of a part of the tmpfs, since the root itself
-//! becomes read-only. All namespaces but the user namespace belong to the host's user namespace, so that not even a
+//! becomes read-only. All namespaces but the user namespace (and the cgroup namespace of one made ahead) belong to the host's user namespace, so that not even a
 //! process with all capabilities of the container's user namespace could change any of these mounts.
 //!
 //! Things that are shown somewhere inside a mounted template lie in the tmpfs below `dev`, where the shared /dev
@@ -12,9 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Gid, Mode, Uid, chownat, mkdirat, symlinkat};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsPickFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_string, fspick, unmount,
-};
+use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspick};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use shim::protocol::{Ids, Start};
 
@@ -44,6 +42,7 @@ pub(crate) struct Bare {
 impl Bare {
     /// Builds it and makes it this process's root.
     pub(crate) fn build(host: &Host) -> Done<Self> {
+        let dev = mounts::dev()?;
         let root = Root {
             fd: mounts::attach_tmpfs()?,
             ids: Ids {
@@ -53,6 +52,7 @@ impl Bare {
                 direct: true,
             },
         };
+        enter(&root)?;
         for own in ["proc", "dev"] {
             root.directories(own)?;
         }
@@ -62,8 +62,6 @@ impl Bare {
         mounts::set_read_only(root.fd.as_fd(), true).step("make read-only", "/")?;
         procfs::mount_proc(&root, host)?;
         mounts::set_read_only(root.fd.as_fd(), false).step("make writable", "/")?;
-        let dev = mounts::dev()?;
-        pivot(&root)?;
         Ok(Self { root: root.fd, dev })
     }
 
@@ -72,7 +70,7 @@ impl Bare {
         limit_tmpfs(&self.root, start)?;
         let root = Root {
             fd: self.root,
-            ids: start.ids,
+            ids: start.program.ids,
         };
         for path in [".", procfs::EMPTY_DIRECTORY, procfs::EMPTY_FILE] {
             root.own(path, root.ids.base, root.ids.base)?;
@@ -176,11 +174,11 @@ fn limit_tmpfs(root: &OwnedFd, start: &Start) -> Done<()> {
     fsconfig_reconfigure(&fs).step("limit the file system of", "/")
 }
 
-fn pivot(root: &Root) -> Done<()> {
+/// Makes it this process's root, and of whoever enters its mount namespace. Beneath it is the spawner's own, in which there is
+/// nothing but the shared /dev. Not by pivot_root, which looks at every process of the host for whose root it would change.
+fn enter(root: &Root) -> Done<()> {
     rustix::process::fchdir(&root.fd).step("enter", "the new root")?;
-    rustix::process::pivot_root(".", ".").step("pivot the root", "")?;
-    unmount(".", UnmountFlags::DETACH).step("detach", "the old root")?;
-    rustix::process::chdir("/").step("enter", "/")
+    rustix::process::chroot(".").step("change the root", "")
 }
 
 impl Root {

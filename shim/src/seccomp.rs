@@ -174,6 +174,14 @@ fn leaf(verdict: Verdict) -> Code {
             ret(errno(libc::EPERM)),
             ret(ALLOW),
         ],
+        Verdict::Unshare => vec![
+            op(LOAD, low(0), 0, 0),
+            op(JUMP_EQUAL, table::NEW_CGROUP, 0, 3),
+            op(LOAD, high(0), 0, 0),
+            op(JUMP_EQUAL, 0, 0, 1),
+            ret(ALLOW),
+            ret(errno(libc::EPERM)),
+        ],
         Verdict::Ioctl => vec![
             op(LOAD, low(1), 0, 0),
             op(JUMP_EQUAL, table::TIOCSTI, 1, 0),

@@ -11,6 +11,9 @@ pub(crate) enum Verdict {
     Unknown,
     /// Allowed without new namespaces.
     Clone,
+    /// Allowed for nothing but a new cgroup namespace. That takes a capability which no command has: it is for the process that
+    /// becomes one, which has its filter before it has its cgroups.
+    Unshare,
     /// Allowed but for putting characters into a terminal's input.
     Ioctl,
     /// Allowed for the few harmless values.
@@ -39,6 +42,7 @@ const GAP: std::ops::Range<u32> = if cfg!(target_arch = "aarch64") {
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 pub(crate) const NEW_NAMESPACES: u32 = 0x7e02_0000;
+pub(crate) const NEW_CGROUP: u32 = 0x0200_0000;
 pub(crate) const TIOCSTI: u32 = 0x5412;
 pub(crate) const TIOCLINUX: u32 = 0x541c;
 /// Linux, its 32-bit uname, without address randomisation of old programs, query.
@@ -102,6 +106,8 @@ pub(crate) fn verdict(nr: u32) -> Verdict {
         Verdict::Allow
     } else if is(&[libc::SYS_clone]) {
         Verdict::Clone
+    } else if is(&[libc::SYS_unshare]) {
+        Verdict::Unshare
     } else if is(&[libc::SYS_setrlimit]) {
         Verdict::Setrlimit
     } else if is(&[libc::SYS_prlimit64]) {

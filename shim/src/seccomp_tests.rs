@@ -45,6 +45,7 @@ fn expected(nr: u32, args: [u64; 6]) -> u32 {
         Verdict::Deny => errno(libc::EPERM),
         Verdict::Unknown => errno(libc::ENOSYS),
         Verdict::Clone => unless(arg(0) & table::NEW_NAMESPACES != 0, libc::EPERM),
+        Verdict::Unshare => unless(args[0] != u64::from(table::NEW_CGROUP), libc::EPERM),
         Verdict::Ioctl => unless(
             [table::TIOCSTI, table::TIOCLINUX].contains(&arg(1)),
             libc::EPERM,
@@ -170,6 +171,12 @@ fn the_names_that_matter() {
             errno(libc::EPERM)
         );
     }
+    // The one that a process without capabilities is refused by the kernel.
+    let unshare = |flags: u64| call(libc::SYS_unshare, [flags, 0, 0, 0, 0, 0]);
+    assert_eq!(unshare(0x0200_0000), ALLOW);
+    for flags in [0x400, 0x20000, 0x0202_0000, 0x1000_0000, 0x1_0200_0000] {
+        assert_eq!(unshare(flags), errno(libc::EPERM));
+    }
     // A thread of glibc.
     assert_eq!(call(libc::SYS_clone, [0x3d_0f00, 0, 0, 0, 0, 0]), ALLOW);
     // The kernel looks at the low 32 bits of an ioctl's number only.
@@ -192,7 +199,7 @@ proptest! {
     #[test]
     fn arguments_are_checked_as_the_table_says(
         nr in 0u32..512,
-        args in proptest::array::uniform6(prop_oneof![0u64..64, any::<u64>(), Just(0x5412), Just(0x541c), Just(0x20008), Just(262)]),
+        args in proptest::array::uniform6(prop_oneof![0u64..64, any::<u64>(), Just(0x5412), Just(0x0200_0000), Just(0x541c), Just(0x20008), Just(262)]),
     ) {
         prop_assert_eq!(run(&program(), ARCH, nr, args), expected(nr, args));
     }

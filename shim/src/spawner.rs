@@ -94,7 +94,7 @@ impl Spawner {
             let made = Ready::make(&self.host);
             self.answer(made.map_err(|f| (id, f)).map(|ready| {
                 let reply = Reply::Ready { id, pid: ready.pid };
-                (reply, vec![ready.pidfd, ready.socket])
+                (reply, vec![ready.pidfd, ready.socket, ready.main])
             }))?;
         }
         Ok(())
@@ -117,12 +117,14 @@ impl Spawner {
                 self.ahead.push_back(id);
                 return None;
             }
-            Err(_) => Err((0, failure("decode the request", "", libc::EBADMSG))),
+            Ok(Request::Run(_)) | Err(_) => {
+                Err((0, failure("decode the request", "", libc::EBADMSG)))
+            }
         })
     }
 
     fn start(&self, start: &shim::protocol::Start, fds: Vec<OwnedFd>) -> Done<(i32, OwnedFd)> {
-        let fds = validate::with_descriptors(start, fds)?;
+        let fds = validate::with_descriptors(start, fds, false)?;
         let cgroup = fds.cgroup_dir.as_ref().map(AsFd::as_fd);
         match clone3(NAMESPACES, cgroup).step("clone", "the container's init")? {
             Side::Parent { pid, pidfd } => Ok((pid, pidfd)),

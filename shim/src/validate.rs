@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
-use shim::protocol::{Exec, Failure, Ids, LogRule, Rlimit, Start};
+use shim::protocol::{Exec, Failure, Ids, LogRule, Program, Run, Start};
 
 use crate::fds::Fds;
 use crate::report::failure;
@@ -22,20 +22,35 @@ fn require(ok: bool, what: &str, value: &str) -> Checked {
     if ok { Ok(()) } else { Err(refuse(what, value)) }
 }
 
-/// Checks a start request with all that came with it.
-pub(crate) fn with_descriptors(request: &Start, fds: Vec<OwnedFd>) -> Result<Fds, Failure> {
+/// Checks a start request with all that came with it. `later`: more is to come.
+pub(crate) fn with_descriptors(
+    request: &Start,
+    fds: Vec<OwnedFd>,
+    later: bool,
+) -> Result<Fds, Failure> {
     start(request)?;
     let fds = Fds::sort(fds, &request.fds, request.mounts.len())?;
-    fds.check_start(request.joins_later)?;
+    fds.check_start(later)?;
     Ok(fds)
+}
+
+/// Checks what the process that becomes a command was given.
+pub(crate) fn run(request: &Run, fds: Vec<OwnedFd>) -> Result<Fds, Failure> {
+    require(
+        is_name(&request.vhost, 255),
+        "the vhost name",
+        &request.vhost,
+    )?;
+    program(&request.program)?;
+    Fds::check_run(&request.fds)?;
+    Fds::sort(fds, &request.fds, 0)
 }
 
 /// Checks a start request.
 fn start(s: &Start) -> Checked {
     require(is_name(&s.vhost, 255), "the vhost name", &s.vhost)?;
     require(is_name(&s.hostname, 64), "the host name", &s.hostname)?;
-    ids(&s.ids)?;
-    process(&s.command, &s.env, &s.workdir, &s.rlimits)?;
+    program(&s.program)?;
     require(
         s.mounts.len() <= 48,
         "so many mounts",
@@ -89,8 +104,7 @@ fn start(s: &Start) -> Checked {
 
 /// Checks an exec request.
 pub(crate) fn exec(e: &Exec) -> Checked {
-    ids(&e.ids)?;
-    process(&e.command, &e.env, &e.workdir, &e.rlimits)
+    program(&e.program)
 }
 
 pub(crate) fn ids(i: &Ids) -> Checked {
@@ -109,12 +123,15 @@ pub(crate) fn ids(i: &Ids) -> Checked {
     )
 }
 
-fn process(
-    command: &[String],
-    env: &[(String, String)],
-    workdir: &str,
-    rlimits: &[Rlimit],
-) -> Checked {
+fn program(program: &Program) -> Checked {
+    let Program {
+        ids: own,
+        command,
+        env,
+        workdir,
+        rlimits,
+    } = program;
+    ids(own)?;
     require(
         !command.is_empty() && command.len() <= 1024,
         "a command of so many words",

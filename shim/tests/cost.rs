@@ -42,7 +42,7 @@ fn an_idle_init_has_little_memory_of_its_own() {
 fn a_start_is_quick() {
     start_many("known sites", |_, _| {});
     start_many("new sites", |n, site| {
-        site.start.ids.base = 0x2000_0000 + n * 65_536;
+        site.start.program.ids.base = 0x2000_0000 + n * 65_536;
         // Not the directory's owner: nothing is logged.
     });
 }

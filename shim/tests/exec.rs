@@ -37,18 +37,20 @@ impl Running {
 fn request(c: &Container, command: &[&str], terminal: bool) -> Exec {
     Exec {
         id: next_id(),
-        ids: c.start.ids,
-        command: command.iter().map(|s| (*s).to_owned()).collect(),
-        env: vec![
-            ("PATH".into(), "/usr/bin".into()),
-            ("EXTRA".into(), "1".into()),
-        ],
-        workdir: "/tmp".into(),
-        rlimits: vec![Rlimit {
-            resource: 7,
-            soft: 99,
-            hard: 99,
-        }],
+        program: Program {
+            ids: c.start.program.ids,
+            command: command.iter().map(|s| (*s).to_owned()).collect(),
+            env: vec![
+                ("PATH".into(), "/usr/bin".into()),
+                ("EXTRA".into(), "1".into()),
+            ],
+            workdir: "/tmp".into(),
+            rlimits: vec![Rlimit {
+                resource: 7,
+                soft: 99,
+                hard: 99,
+            }],
+        },
         terminal,
         fds: vec![
             FdRole::Status,
@@ -77,8 +79,8 @@ fn exec_limited(
     let (output, write) = std::io::pipe().unwrap();
     let (exit, exit_write) = std::io::pipe().unwrap();
     let mut request = request(c, command, false);
-    request.rlimits[0].soft = files;
-    request.rlimits[0].hard = files;
+    request.program.rlimits[0].soft = files;
+    request.program.rlimits[0].hard = files;
     let exec = Request::Exec(Box::new(request));
     let fds = [
         theirs.as_fd(),
@@ -112,8 +114,8 @@ fn few_descriptors_are_enough_whatever_the_spawner_has_open() {
             );
         }
         let mut site = Site::new(&["sleep", "1000"]);
-        site.start.rlimits[0].soft = 16;
-        site.start.rlimits[0].hard = 16;
+        site.start.program.rlimits[0].soft = 16;
+        site.start.program.rlimits[0].hard = 16;
         let c = site.run(&spawner);
         let limited = exec_limited(&spawner, &c, &["ls", "/proc/self/fd"], null().as_fd(), 16);
         let (pid, output) = limited.finish();

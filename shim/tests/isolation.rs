@@ -226,7 +226,7 @@ fn nobody_changes_whether_cores_are_dumped() {
         "ulimit -c 0; ulimit -c unlimited; ulimit -n 100; prlimit --core=0:0 --pid $$ 2>&1; \
          grep -E 'core|open' /proc/self/limits",
     );
-    site.start.rlimits.push(Rlimit {
+    site.start.program.rlimits.push(Rlimit {
         resource: libc::RLIMIT_CORE,
         soft: 1,
         hard: 1,

@@ -183,21 +183,21 @@ fn inits_made_ahead_end_with_their_sockets_not_with_the_spawner() {
     let site = Site::sh("exit 5");
     spawner.process.kill().unwrap();
     spawner.process.wait().unwrap();
-    let (pid, _pidfd, socket) = spawner.ahead.borrow_mut().pop_front().unwrap();
+    let pair = spawner.ahead.borrow_mut().pop_front().unwrap();
     // It waits for a request: there is one, which it refuses.
     let (status, theirs) = status_pair();
     let mut start = site.start.clone();
     start.fds = vec![FdRole::Status];
     let packet = postcard::to_stdvec(&Request::Start(Box::new(start))).unwrap();
-    send(&socket, &packet, &[theirs.as_fd()]);
+    send(&pair.socket, &packet, &[theirs.as_fd()]);
     drop(theirs);
     let failure = executed(&status).unwrap_err();
     assert!(failure.object.contains("Mount(0)"), "{failure:?}");
-    wait_until_gone(pid);
+    wait_until_gone(pair.pid);
     // And for the end.
     let spawner = Spawner::new();
-    let (pid, _pidfd, socket) = spawner.ahead.borrow_mut().pop_front().unwrap();
-    assert!(spawner.children().contains(&pid));
-    drop(socket);
-    wait_until_gone(pid);
+    let pair = spawner.ahead.borrow_mut().pop_front().unwrap();
+    assert!(spawner.children().contains(&pair.pid));
+    drop(pair.socket);
+    wait_until_gone(pair.pid);
 }

@@ -54,7 +54,12 @@ fn a_log_is_continued_by_the_next_start() {
     let mut site = Site::sh("echo second");
     let logs = site.state.0.join("logs");
     fs::write(logs.join("current"), "first\n").unwrap();
-    std::os::unix::fs::chown(logs.join("current"), Some(site.start.ids.base), None).unwrap();
+    std::os::unix::fs::chown(
+        logs.join("current"),
+        Some(site.start.program.ids.base),
+        None,
+    )
+    .unwrap();
     site.start.log.files = 1;
     let c = site.run(&spawner);
     c.wait();

@@ -42,12 +42,14 @@ fn what_does_not_fit_is_refused_with_a_reason() {
         ("a//b", |s| {
             s.start.symlinks.push(("a//b".into(), "c".into()))
         }),
-        ("0", |s| s.start.ids.base = 0),
-        ("0", |s| s.start.ids.uid = 0),
-        ("0", |s| s.start.ids.gid = 0),
+        ("0", |s| s.start.program.ids.base = 0),
+        ("0", |s| s.start.program.ids.uid = 0),
+        ("0", |s| s.start.program.ids.gid = 0),
         ("test\nexample", |s| s.start.vhost = "test\nexample".into()),
-        ("tmp", |s| s.start.workdir = "tmp".into()),
-        ("A=B", |s| s.start.env.push(("A=B".into(), String::new()))),
+        ("tmp", |s| s.start.program.workdir = "tmp".into()),
+        ("A=B", |s| {
+            s.start.program.env.push(("A=B".into(), String::new()))
+        }),
         ("no Status", |s| s.start.fds.push(FdRole::Status)),
         ("two for NetNs", |s| {
             s.pass(FdRole::NetNs, fs::File::open("/dev/null").unwrap().into())
@@ -109,7 +111,7 @@ fn nothing_remains_of_finished_containers() {
             Some(wanted.base),
         )
         .unwrap();
-        site.start.ids = wanted;
+        site.start.program.ids = wanted;
         site
     };
     let count = |spawner: &Spawner| {
@@ -131,7 +133,7 @@ fn nothing_remains_of_finished_containers() {
     // Nor of any site.
     for i in 0..70 {
         let mut s = Site::sh("true");
-        s.start.ids.base = 0x3000_0000 + i * Ids::RANGE;
+        s.start.program.ids.base = 0x3000_0000 + i * Ids::RANGE;
         s.try_start(&spawner).unwrap().executed().unwrap();
     }
     assert_eq!(descriptors(&spawner), before);

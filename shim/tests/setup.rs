@@ -28,7 +28,7 @@ fn failures_name_step_object_and_errno() {
         ("execute".into(), "/etc/os-release".into(), libc::EACCES)
     );
     let mut site = Site::sh("true");
-    site.start.workdir = "/nowhere".into();
+    site.start.program.workdir = "/nowhere".into();
     assert_eq!(
         failure(site),
         (
@@ -97,8 +97,8 @@ fn writable_and_generated_inside_a_template() {
 fn ids_beyond_the_range_are_mapped() {
     let spawner = Spawner::new();
     let mut site = Site::sh("id -u; id -g; touch /site/made");
-    site.start.ids.uid = 1_000_000;
-    site.start.ids.gid = 70_000;
+    site.start.program.ids.uid = 1_000_000;
+    site.start.program.ids.gid = 70_000;
     std::os::unix::fs::chown(&site.documents.0, Some(1_000_000), Some(70_000)).unwrap();
     let c = site.run(&spawner);
     assert_eq!(c.wait(), ExitStatus::Code(0), "{}", c.log());
@@ -220,7 +220,7 @@ fn the_exit_file_is_all_that_init_keeps_of_the_host() {
     ] {
         assert!(status.contains(line), "{line} in {status}");
     }
-    let base = c.start.ids.base;
+    let base = c.start.program.ids.base;
     assert!(
         status.contains(&format!("Uid:\t{base}\t{base}\t{base}\t{base}")),
         "{status}"
@@ -232,7 +232,7 @@ fn a_site_can_keep_its_ids_where_mounts_cannot_be_mapped() {
     let spawner = Spawner::new();
     let mut site =
         Site::sh("id -u; id -g; touch /site/made /tmp/made; stat -c %u /usr /site/made /tmp/made");
-    site.start.ids.direct = true;
+    site.start.program.ids.direct = true;
     for mount in site.start.mounts.iter_mut().filter(|m| m.target == "site") {
         mount.idmap = IdMap::None;
     }

@@ -111,7 +111,7 @@ fn apache_with_php() {
     )
     .unwrap();
     let mut site = site;
-    site.start.env = vec![("PATH".into(), "/usr/sbin:/usr/bin".into())];
+    site.start.program.env = vec![("PATH".into(), "/usr/sbin:/usr/bin".into())];
     let (body, status) = fetch(site, "/index.php", Signal::TERM);
     assert!(body.ends_with("uid 4321 421"), "{body}");
     assert_eq!(status, ExitStatus::Code(0));

@@ -12,7 +12,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::process::Signal;
 use serde::Deserialize;
-use shim::protocol::{Exec, ExitRecord, ExitStatus, FdRole};
+use shim::protocol::{Exec, ExitRecord, ExitStatus, FdRole, Program};
 use tokio::io::AsyncWriteExt;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -27,7 +27,7 @@ use super::server::Server;
 use super::vhosts;
 use crate::cli::frames::{Frame, PROTOCOL};
 use crate::config::definition::LimitKey;
-use crate::container::{Container, environment, rlimits};
+use crate::container::{Container, environment, rlimits, workdir};
 use crate::site::Site;
 
 /// How long a command may take to act on a hangup.
@@ -170,16 +170,13 @@ impl Session {
         let id = platform.spawner.next_id();
         let request = Exec {
             id,
-            ids: container.record.ids.into(),
-            command: asked.command.clone(),
-            env,
-            workdir: if definition.documents.is_some() {
-                "/site"
-            } else {
-                "/"
-            }
-            .to_owned(),
-            rlimits: rlimits(&limits),
+            program: Program {
+                ids: container.record.ids.into(),
+                command: asked.command.clone(),
+                env,
+                workdir: workdir(&definition),
+                rlimits: rlimits(&limits),
+            },
             terminal: asked.terminal,
             fds: roles,
         };
@@ -188,7 +185,7 @@ impl Session {
             .request(id, &shim::protocol::Request::Exec(Box::new(request)), &fds)
             .await?;
         drop((theirs, exit_theirs, given));
-        crate::container::wait_for_exec(&status).await?;
+        crate::container::Executing::new(status).wait().await?;
         site.follow_open_files(container, files).await;
         Ok(Self {
             process: crate::sys::watch(started.pidfd)?,

@@ -1,31 +1,29 @@
 //! The start sequence up to execve of the command. Everything that comes into being is noted in [`Remains`] first,
 //! so that whoever breaks off knows what to remove.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{OFlags, openat};
-use shim::protocol::{FdRole, IdMap, Ids, Join, MAP_IDS, Mount, Request, Start};
-use tokio::io::unix::AsyncFd;
+use shim::protocol::{IdMap, Ids, MAP_IDS, Mount, Program, Start};
 
 use super::activated::{PORT, activate};
+use super::begin::{Given, Resources, begin};
 use super::documents::{self, Documents, DocumentsError};
-use super::files::{self, Files};
-use super::status::{status_socket, wait_for_exec};
+use super::files;
+use super::status::{Executing, status_socket};
 use super::templates::Template;
 use super::{
-    Container, Phases, Record, Remains, fingerprint, limits, request, start_time, traffic, upstream,
+    Container, Phases, Record, Remains, fingerprint, limits, millis, request, start_time, upstream,
 };
 use crate::admission::Turn;
 use crate::config::definition::{Listen, Mode, User};
 use crate::config::{Definition, Limits};
 use crate::disk;
 use crate::owners::Disk;
-use crate::packet;
 use crate::platform::Platform;
-use crate::spawner::{SpawnError, pack};
+use crate::spawner::SpawnError;
 
 /// Why no container came of it.
 pub enum MakeError {
@@ -48,21 +46,39 @@ impl<E: Into<anyhow::Error>> From<E> for MakeError {
     }
 }
 
-/// Descriptors and what they are, in step.
-#[derive(Default)]
-struct Parcel<'a> {
-    roles: Vec<FdRole>,
-    fds: Vec<BorrowedFd<'a>>,
+/// A container whose command is about to be executed.
+pub struct Made {
+    /// The container.
+    pub container: Arc<Container>,
+    executing: Executing,
+    /// What its documents are on, where that is to map their ids.
+    mapped: Option<u64>,
 }
 
-impl<'a> Parcel<'a> {
-    fn put(&mut self, role: FdRole, fd: BorrowedFd<'a>) {
-        self.roles.push(role);
-        self.fds.push(fd);
+impl Made {
+    /// Waits until the command has been executed.
+    pub async fn executed(
+        &mut self,
+        platform: &Platform,
+    ) -> Result<tokio::time::Instant, MakeError> {
+        let executed = self.executing.wait().await;
+        executed.map_err(|error| why(platform, self.mapped, error))?;
+        Ok(tokio::time::Instant::now())
     }
 }
 
-/// Makes the container of a vhost and starts its command; it does not listen yet.
+/// Remembers the device of documents that cannot be mapped.
+fn why(platform: &Platform, mapped: Option<u64>, error: anyhow::Error) -> MakeError {
+    match mapped {
+        Some(device) if cannot_map_documents(&error) => {
+            platform.cannot_idmap(device);
+            MakeError::NoIdMaps(error)
+        }
+        _ => MakeError::Other(error),
+    }
+}
+
+/// Makes the container of a vhost and starts its command, which may not have been executed yet.
 pub async fn make(
     platform: &Arc<Platform>,
     vhost: &Arc<str>,
@@ -71,7 +87,7 @@ pub async fn make(
     preferred_range: u32,
     turn: &Turn,
     remains: &mut Remains,
-) -> Result<Container, MakeError> {
+) -> Result<Made, MakeError> {
     let began = Instant::now();
     let documents = open_documents(platform, definition).await?;
     let template = platform.templates.get(&definition.template)?;
@@ -110,59 +126,32 @@ pub async fn make(
     let limits = limits::translate(wanted, documents.as_ref().map(|d| d.mount.as_fd()), false)?;
     let mounts = Mounts::new(&template, documents, prepared.sysfs, socket, direct)?;
     let (status, theirs) = status_socket()?;
-    let mut rest = || -> Result<Rest> {
-        let group = platform
-            .tree
-            .group(&[&definition.owner, vhost])
-            .with_context(|| format!("cannot make the cgroup of {vhost}"))?;
-        let group = remains.group.insert(Arc::new(group)).clone();
-        let disk = device.map_or(Disk::None, Disk::Of);
-        platform.owners.enforce(&group, &limits, disk, true)?;
-        if let Some(address) = address {
-            remains.address = Some(address);
-            platform.allow(address, &definition.network)?;
-        }
-        traffic::limit_new(platform, &namespace, prepared.slot, address, wanted)?;
-        Ok(Rest {
-            files: Files::make(platform, vhost, ids)?,
-            group,
-        })
-    };
-
     let users = platform.spawner.users(ids).await?;
-    let mut parcel = Parcel::default();
-    parcel.put(FdRole::Status, theirs.as_fd());
-    parcel.put(FdRole::NetNs, namespace.fd());
-    parcel.put(FdRole::ContainerUsers, users.container.as_fd());
-    parcel.put(FdRole::SiteUsers, users.site.as_fd());
-    for (index, (_, fd)) in mounts.list.iter().enumerate() {
-        parcel.put(FdRole::Mount(u16::try_from(index)?), fd.as_fd());
-    }
-    if let Some(socket) = &activated.socket {
-        parcel.put(FdRole::Listen, socket.as_fd());
-    }
-    // An init that moves into its cgroups by itself builds its root while they are made.
-    let joins_later = platform.spawner.inits_join();
-    let resources = Instant::now();
-    let at_once = match joins_later {
-        true => None,
-        false => Some(rest()?),
+    let given = Given {
+        status: &theirs,
+        namespace: &namespace,
+        users: &users,
+        mounts: mounts.list.iter().map(|(_, fd)| fd.as_fd()).collect(),
+        listen: activated.socket.as_ref(),
     };
-    let mut resources = resources.elapsed();
-    let join = at_once.as_ref().map(Rest::join_files).transpose()?;
-    if let (Some(rest), Some(join)) = (&at_once, &join) {
-        rest.put(&mut parcel, join);
-        if let Some(directory) = rest.group.dir() {
-            parcel.put(FdRole::CgroupDir, directory);
-        }
-    }
+    let resources = Resources {
+        platform,
+        vhost,
+        definition,
+        wanted,
+        limits: &limits,
+        disk: device.map_or(Disk::None, Disk::Of),
+        ids,
+        namespace: &namespace,
+        slot: prepared.slot,
+        address,
+    };
     let id = platform.spawner.next_id();
     let (tmpfs_bytes, tmpfs_inodes) = request::tmpfs(wanted);
     let start = Start {
         id,
         vhost: vhost.to_string(),
         hostname: request::hostname(definition),
-        ids,
         mounts: mounts.list.iter().map(|(mount, _)| mount.clone()).collect(),
         symlinks: template.symlinks.clone(),
         writable: [
@@ -180,58 +169,40 @@ pub async fn make(
         generated: request::generated(&template, definition, ids, address, &platform.resolver),
         tmpfs_bytes,
         tmpfs_inodes,
-        command: definition.command.iter().map(str::to_owned).collect(),
-        env: request::environment(definition),
-        workdir: if definition.documents.is_some() {
-            "/site"
-        } else {
-            "/"
-        }
-        .to_owned(),
-        rlimits: request::rlimits(wanted),
+        program: Program {
+            ids,
+            command: definition.command.iter().map(str::to_owned).collect(),
+            env: request::environment(definition),
+            workdir: request::workdir(definition),
+            rlimits: request::rlimits(wanted),
+        },
         log: request::log_rule(&platform.config),
-        joins_later,
-        fds: parcel.roles,
+        fds: Vec::new(),
     };
-    let packet = pack(&Request::Start(Box::new(start)))?;
-    let started = match joins_later {
-        true => platform.spawner.hand_over(&packet, &parcel.fds),
-        false => None,
-    };
-    let started = match started {
-        Some(started) => started,
-        None => {
-            let asked = platform.spawner.ask_packed(id, &packet, &parcel.fds);
-            asked.await?.started().await?
-        }
-    };
-    let init = started.pidfd.try_clone().inspect_err(|_| started.kill());
-    remains.init = Some(init.context("cannot keep its pidfd")?);
-    let cloned = Instant::now() - resources;
-    if joins_later {
-        rest()?.hand_over(&status)?;
-        resources = cloned.elapsed();
-    }
-    let resourced = Instant::now();
-    drop((theirs, at_once, join, mounts, activated.socket));
+    let prepared_at = Instant::now();
+    let (started, resources) = begin(start, &given, &resources, remains).await?;
+    drop(given);
+    drop((theirs, mounts, activated.socket));
     // While init works.
     let begun = start_time(started.pid);
     let fingerprint = fingerprint(definition);
     let pidfd = crate::sys::watch(started.pidfd).context("cannot watch its init")?;
-    let main_pid = match (wait_for_exec(&status).await, device) {
-        (Err(error), Some(device)) if !direct && cannot_map_documents(&error) => {
-            platform.cannot_idmap(device);
-            return Err(MakeError::NoIdMaps(error));
-        }
-        (result, _) => result?,
+    let mut executing = Executing::new(status);
+    let mapped = device.filter(|_| !direct);
+    let main_pid = executing.main_pid().await;
+    let main_pid = main_pid.map_err(|error| why(platform, mapped, error))?;
+    let Some(begun) = begun else {
+        // Mostly it has told why.
+        let told = executing.wait().await;
+        told.map_err(|error| why(platform, mapped, error))?;
+        return Err(anyhow!("its init has ended already").into());
     };
-    let executed = Instant::now();
 
     let phases = Phases {
         documents: millis(opened - began),
-        clone: millis(cloned - opened),
+        clone: millis(prepared_at - opened),
         resources: millis(resources),
-        setup: millis(executed - resourced),
+        setup: 0.0,
         listen: 0.0,
         total: 0.0,
     };
@@ -250,7 +221,7 @@ pub async fn make(
         vhost: vhost.to_string(),
         owner: definition.owner.to_string(),
         pid: started.pid,
-        start_time: begun.context("its init has ended already")?,
+        start_time: begun,
         main_pid,
         slot: prepared.slot,
         range,
@@ -281,49 +252,11 @@ pub async fn make(
         began,
     );
     container.began_with_open_files(wanted);
-    Ok(container)
-}
-
-/// What takes longer to make than an init needs to build its root.
-struct Rest {
-    group: Arc<cgroup::Group>,
-    files: Files,
-}
-
-impl Rest {
-    /// Files by which init joins the v1 hierarchies.
-    fn join_files(&self) -> Result<Vec<OwnedFd>> {
-        Ok(self.group.join_files()?)
-    }
-
-    fn put<'a>(&'a self, parcel: &mut Parcel<'a>, join: &'a [OwnedFd]) {
-        for file in join {
-            parcel.put(FdRole::CgroupProcs, file.as_fd());
-        }
-        parcel.put(FdRole::ExitFile, self.files.exit.as_fd());
-        parcel.put(FdRole::LogDir, self.files.logs.as_fd());
-    }
-
-    /// Gives it to the init that waits for it.
-    fn hand_over(&self, status: &AsyncFd<OwnedFd>) -> Result<()> {
-        let mut join = self.join_files()?;
-        if let Some(directory) = self.group.dir() {
-            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            let procs = openat(directory, "cgroup.procs", flags, rustix::fs::Mode::empty())
-                .context("cannot open cgroup.procs")?;
-            // First: processes are found and killed by the v2 side.
-            join.insert(0, procs);
-        }
-        let mut parcel = Parcel::default();
-        self.put(&mut parcel, &join);
-        let bytes = postcard::to_stdvec(&Join { fds: parcel.roles })?;
-        packet::send_now(status.get_ref(), &bytes, &parcel.fds)
-            .context("cannot hand its cgroups to its init")
-    }
-}
-
-fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
+    Ok(Made {
+        container: Arc::new(container),
+        executing,
+        mapped,
+    })
 }
 
 /// The first time that a vhost has a limit of disk space: goes through its documents, which takes as long as they are many.

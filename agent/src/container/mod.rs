@@ -1,6 +1,7 @@
 //! The running instance of a vhost: what it consists of, and what can be asked of it.
 
 mod activated;
+mod begin;
 mod connect;
 mod data;
 pub mod documents;
@@ -42,13 +43,13 @@ pub use drift::{Drift, drifted};
 use freezing::Freezing;
 pub use freezing::Still;
 pub use limits::{in_force, translate};
-pub use make::{MakeError, count_documents, make};
+pub use make::{Made, MakeError, count_documents, make};
 pub use open_files::{DEFAULT_OPEN_FILES, OpenFiles, raise_is_allowed};
 pub use record::{LastExit, Record, fingerprint, start_time};
 pub use remove::{KILL_LIMIT, Remains, Unkillable};
-pub use request::{environment, rlimits};
+pub use request::{environment, rlimits, workdir};
 pub use rest::Rest;
-pub use status::{status_socket, wait_for_exec};
+pub use status::{Executing, status_socket};
 
 /// For how long a Unix socket that listened is taken to listen, at least.
 const TRUST: Duration = Duration::from_millis(100);
@@ -63,18 +64,23 @@ fn holds(listens: bool, took: Duration) -> Duration {
     }
 }
 
+/// In ms, to the microsecond.
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
 /// How long each part of a start took, in ms, and the whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phases {
     /// Opening and checking the documents.
     pub documents: f64,
+    /// Network namespace, detached mounts, the request.
+    pub clone: f64,
     /// Cgroup with its limits, firewall, log directory.
     pub resources: f64,
-    /// Network namespace, detached mounts, and until an init has the request.
-    pub clone: f64,
     /// The rest of mounts and confinement, up to execve of the command.
     pub setup: f64,
-    /// The application's own start, until it listens.
+    /// The application's own start, until it is known to listen.
     pub listen: f64,
     /// All of it.
     pub total: f64,
@@ -173,11 +179,12 @@ impl Container {
         }
     }
 
-    /// The same container, known to listen, with the times (in ms) that took.
-    pub(crate) fn ready(&self, listen: f64, total: f64) -> Arc<Self> {
+    /// The same container, known to listen; how long its set-up, its server and all of it took.
+    pub(crate) fn ready(&self, setup: Duration, listen: Duration, total: Duration) -> Arc<Self> {
         let phases = Phases {
-            listen,
-            total,
+            setup: millis(setup),
+            listen: millis(listen),
+            total: millis(total),
             ..(*self.phases).clone()
         };
         let record = Record {

@@ -91,6 +91,14 @@ pub(super) fn template_mounts(template: &Template, idmap: IdMap) -> Vec<Mount> {
 /// Where the documents are, relative to the root.
 pub(super) const DOCUMENTS: &str = "site";
 
+/// Where commands begin.
+pub fn workdir(definition: &Definition) -> String {
+    match definition.documents {
+        Some(_) => format!("/{DOCUMENTS}"),
+        None => "/".into(),
+    }
+}
+
 /// The documents, at /site.
 pub(super) fn documents_mount(idmap: IdMap) -> Mount {
     Mount {

@@ -1,6 +1,5 @@
 //! The socket on which a container's first processes tell how their set-up goes.
 
-use std::io;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
@@ -25,30 +24,52 @@ pub fn status_socket() -> Result<(AsyncFd<OwnedFd>, OwnedFd)> {
     Ok((crate::sys::watch(ours)?, theirs))
 }
 
-/// Waits until the command has been executed; returns its pid.
-pub async fn wait_for_exec(status: &AsyncFd<OwnedFd>) -> Result<i32> {
-    let mut main_pid = None;
-    let mut buffer = vec![0; 4096];
-    loop {
-        let received = match packet::receive(status, &mut buffer).await {
-            // It ended with what followed its request unread. This is told once, before what it has said.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
-            received => received.context("cannot read its status")?,
-        };
+/// A container whose command is about to be executed.
+pub struct Executing {
+    status: AsyncFd<OwnedFd>,
+    main_pid: Option<i32>,
+}
+
+impl Executing {
+    /// Listens on our end of a [`status_socket`].
+    pub fn new(status: AsyncFd<OwnedFd>) -> Self {
+        Self {
+            status,
+            main_pid: None,
+        }
+    }
+
+    /// Waits until there is the process that becomes the command; its pid.
+    pub async fn main_pid(&mut self) -> Result<i32> {
+        while self.main_pid.is_none() && self.goes_on().await? {}
+        self.main_pid.context(
+            "its init ended before it could say why; it may have run out of its memory limit",
+        )
+    }
+
+    /// Waits until the command has been executed.
+    pub async fn wait(&mut self) -> Result<()> {
+        while self.goes_on().await? {}
+        self.main_pid().await.map(drop)
+    }
+
+    /// Reads what is told next; false at the end. May be dropped at any time.
+    async fn goes_on(&mut self) -> Result<bool> {
+        let mut buffer = vec![0; 4096];
+        let received = packet::receive(&self.status, &mut buffer)
+            .await
+            .context("cannot read its status")?;
         if received.length == 0 {
-            return main_pid.context(
-                "its init ended before it could say why; it may have run out of its memory limit",
-            );
+            return Ok(false);
         }
         match postcard::from_bytes(&buffer[..received.length])
             .context("cannot decode its status")?
         {
             Report::Command => {
-                main_pid = Some(received.sender.context("its status came without a pid")?)
+                self.main_pid = Some(received.sender.context("its status came without a pid")?);
+                Ok(true)
             }
-            Report::Failed(failure) => {
-                return Err(SpawnError::Refused(failure).into());
-            }
+            Report::Failed(failure) => Err(SpawnError::Refused(failure).into()),
         }
     }
 }

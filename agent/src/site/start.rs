@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -171,38 +172,46 @@ async fn attempt(
     turn: &Turn,
     remains: &mut Remains,
 ) -> Result<Arc<Container>, MakeError> {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let limited = limits.disk().and_then(|disk| disk.finite()).is_some();
     if limited && !site.platform.disk.counted(&site.name).await {
         // Not in the owner's place, for which their other starts wait.
         container::count_documents(&site.platform, &site.name, definition, limits).await?;
     }
     let _place = site.platform.owners.start_place(&definition.owner).await;
-    let container = Arc::new(
-        container::make(
-            &site.platform,
-            &site.name,
-            definition,
-            limits,
-            site.last_range(),
-            turn,
-            remains,
-        )
-        .await?,
-    );
-    let made = began.elapsed();
-    let readiness = site.platform.readiness.wait(container.probe());
-    tokio::select! {
+    let platform = &site.platform;
+    let range = site.last_range();
+    let mut made = container::make(
+        platform, &site.name, definition, limits, range, turn, remains,
+    )
+    .await?;
+    let begun = Instant::now();
+    let container = made.container.clone();
+    let listens = async {
+        let heard = platform.readiness.wait(container.probe()).await;
+        heard.context("cannot see whether it listens")?;
+        Ok(Instant::now())
+    };
+    // Beside each other: a server may listen before its own agent knows that it has been executed.
+    let both = async { tokio::try_join!(made.executed(platform), listens) };
+    let (executed, heard) = tokio::select! {
         // If both happened the server has listened and is gone again: that is a failed start.
         biased;
-        () = container.ended() => return Err(MakeError::Other(ended_early(&container, definition, limits))),
-        result = readiness => result.map_err(|error| anyhow::Error::from(error).context("cannot see whether it listens"))?,
-    }
+        () = container.ended() => {
+            // What it was told before it ended comes first.
+            made.executed(platform).await?;
+            return Err(MakeError::Other(ended_early(&container, definition, limits)));
+        }
+        result = both => result?,
+    };
     let total = began.elapsed();
-    let platform = &site.platform;
     container.publish(platform)?;
     // The probe that said yes may still be held by the readiness thread for a moment; the record is written once.
-    let container = container.ready(millis(total - made), millis(total));
+    let container = container.ready(
+        executed - begun,
+        heard.saturating_duration_since(executed),
+        total,
+    );
     // On disk before anybody is told: the next agent finds what this one has promised.
     persist::write(
         &platform.record_path(&site.name),
@@ -222,10 +231,6 @@ fn ended_early(container: &Container, definition: &Definition, limits: &Limits) 
         ),
         _ => anyhow::anyhow!("its command ended before it listened on {listen}"),
     }
-}
-
-fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 async fn fail(site: Arc<Site>, remains: Remains, what: String, timed_out: bool) {

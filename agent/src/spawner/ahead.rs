@@ -1,12 +1,15 @@
-//! Inits that the spawner has made ahead. They are the agent's: each takes the packet of one start on its own socket, so that
-//! no start waits for another process to pass that on, and ends when the socket is closed. The spawner's end is not theirs.
+//! Pairs that the spawner has made ahead: an init, and its child that becomes the command. They are the agent's: each takes its
+//! part of one start on its own socket, so that no start waits for another process to pass that on, and ends when the
+//! socket is closed. The spawner's end is not theirs.
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use netns::Demand;
+use shim::protocol::{FdRole, Later};
 
 use super::Started;
 use crate::packet;
@@ -14,6 +17,72 @@ use crate::platform::GROWTH;
 
 /// How long those that wait may take to end.
 const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// A packet and its descriptors.
+pub type Packet<'a> = (&'a [u8], &'a [BorrowedFd<'a>]);
+
+/// See the module. Dropped, both end, unless they have been given all of a start.
+#[derive(Debug)]
+pub struct Pair {
+    init: Started,
+    /// The same pidfd once more, for whoever ends what is left of a start: nothing can fail once the pair has its packets.
+    watched: Option<OwnedFd>,
+    socket: OwnedFd,
+    /// The child's.
+    main: OwnedFd,
+}
+
+impl Pair {
+    pub(super) fn new(init: Started, socket: OwnedFd, main: OwnedFd) -> Result<Self> {
+        let watched = init.pidfd.try_clone().context("cannot keep its pidfd")?;
+        Ok(Self {
+            init,
+            watched: Some(watched),
+            socket,
+            main,
+        })
+    }
+
+    /// Gives both their packets.
+    fn begin(&self, init: Packet<'_>, main: Packet<'_>) -> std::io::Result<()> {
+        packet::send_now(&self.socket, init.0, init.1)?;
+        // An init whose child has ended would say so on the status socket of the next attempt.
+        packet::send_now(&self.main, main.0, main.1).inspect_err(|_| self.init.kill())
+    }
+
+    /// Gives its child the files by which that joins its groups.
+    pub fn join_main(&self, roles: Vec<FdRole>, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        tell(&self.main, &Later::Join(roles), fds).context("cannot hand its cgroups to its command")
+    }
+
+    /// All limits are in force: its child may execute the command.
+    pub fn go(&self) -> Result<()> {
+        tell(&self.main, &Later::Go, &[]).context("cannot let its command go")
+    }
+
+    /// Gives init the rest of what it needs.
+    pub fn join_init(&self, roles: Vec<FdRole>, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        tell(&self.socket, &Later::Join(roles), fds).context("cannot hand its cgroups to its init")
+    }
+
+    /// Its init's pidfd once more, once.
+    pub fn watched(&mut self) -> Option<OwnedFd> {
+        self.watched.take()
+    }
+
+    /// Both have all that they need.
+    pub fn begun(self) -> Started {
+        self.init
+    }
+}
+
+fn tell(socket: &OwnedFd, what: &Later, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    match packet::send_now(socket, &postcard::to_stdvec(what)?, fds) {
+        // Why it has ended it has told on the status socket.
+        Err(error) if !has_ended(&error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
 
 /// Those that wait, the oldest first: as many as were taken lately, within bounds.
 #[derive(Debug)]
@@ -28,7 +97,7 @@ struct State {
     demand: Demand,
     /// A task waits for the time when there are too many.
     trimmed: bool,
-    waiting: VecDeque<(Started, OwnedFd)>,
+    waiting: VecDeque<Pair>,
     /// Requests for more that have not been answered.
     asked: HashSet<u64>,
     ending: bool,
@@ -50,8 +119,17 @@ impl Ahead {
         }
     }
 
-    pub(super) fn any(&self) -> bool {
-        self.any
+    /// See [`super::Spawner::has_ahead`].
+    pub(super) fn has(&self) -> bool {
+        if !self.any {
+            return false;
+        }
+        let mut state = self.lock();
+        let has = !state.waiting.is_empty();
+        if !has {
+            state.demand.take(Instant::now());
+        }
+        has
     }
 
     /// Whether there are too few.
@@ -81,27 +159,24 @@ impl Ahead {
     }
 
     /// One that was asked for is there.
-    pub(super) fn put(&self, id: u64, init: Started, socket: OwnedFd) {
+    pub(super) fn put(&self, id: u64, pair: Pair) {
         let mut state = self.lock();
         if state.asked.remove(&id) && !state.ending {
-            state.waiting.push_back((init, socket));
+            state.waiting.push_back(pair);
         }
     }
 
     /// See [`super::Spawner::hand_over`].
-    pub(super) fn hand_over(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Option<Started> {
+    pub(super) fn hand_over(&self, init: Packet<'_>, main: Packet<'_>) -> Option<Pair> {
         self.lock().demand.take(Instant::now());
         loop {
-            let (init, socket) = self.lock().waiting.pop_front()?;
-            match packet::send_now(&socket, packet, fds) {
-                Ok(()) => return Some(init),
+            let pair = self.lock().waiting.pop_front()?;
+            match pair.begin(init, main) {
+                Ok(()) => return Some(pair),
                 // It has ended, or could not build its root.
                 Err(error) if has_ended(&error) => {}
-                // The packet's own fault, or the host's: another one would do no better.
-                Err(_) => {
-                    self.lock().waiting.push_front((init, socket));
-                    return None;
-                }
+                // The packets' own fault, or the host's: another one would do no better.
+                Err(_) => return None,
             }
         }
     }
@@ -139,7 +214,7 @@ impl Ahead {
             state.ending = true;
             std::mem::take(&mut state.waiting)
         };
-        let inits: Vec<Started> = waiting.into_iter().map(|(init, _socket)| init).collect();
+        let inits: Vec<Started> = waiting.into_iter().map(|pair| pair.init).collect();
         let all_ended = async {
             for init in inits {
                 // Err: it is not known when, and they go on by themselves.
@@ -180,17 +255,29 @@ mod tests {
     use super::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-    fn one() -> (Started, OwnedFd, OwnedFd) {
-        let pair = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        );
-        let (ours, theirs) = pair.unwrap();
+    /// With its own ends, the init's and its child's.
+    fn one() -> (Pair, OwnedFd, OwnedFd) {
+        let pair = || {
+            socketpair(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )
+            .unwrap()
+        };
+        let ((socket, own), (main, child)) = (pair(), pair());
         // Nobody asks it anything.
-        let pidfd = ours.try_clone().unwrap();
-        (Started { pid: 7, pidfd }, ours, theirs)
+        let pidfd = socket.try_clone().unwrap();
+        (
+            Pair::new(Started { pid: 7, pidfd }, socket, main).unwrap(),
+            own,
+            child,
+        )
+    }
+
+    fn hand_over(ahead: &Ahead) -> Option<Pair> {
+        ahead.hand_over((b"start", &[]), (b"run", &[]))
     }
 
     #[test]
@@ -206,10 +293,12 @@ mod tests {
             (more(&ahead), more(&ahead), more(&ahead)),
             (Some(1), Some(2), None)
         );
-        let (init, socket, _theirs) = one();
-        ahead.put(1, init, socket);
+        assert!(!ahead.has());
+        let (pair, _own, _child) = one();
+        ahead.put(1, pair);
+        assert!(ahead.has());
         assert_eq!(more(&ahead), None);
-        assert_eq!(ahead.hand_over(b"start", &[]).unwrap().pid, 7);
+        assert_eq!(hand_over(&ahead).unwrap().begun().pid, 7);
         assert_eq!(more(&ahead), Some(3));
         // One that failed, and then the spawner.
         assert!(ahead.forget(2) && !ahead.forget(2));
@@ -220,9 +309,9 @@ mod tests {
             (Some(5), Some(6), None)
         );
         // What nobody has asked for is not kept.
-        let (init, socket, _theirs) = one();
-        ahead.put(4, init, socket);
-        assert!(ahead.hand_over(b"start", &[]).is_none());
+        let (pair, _own, _child) = one();
+        ahead.put(4, pair);
+        assert!(hand_over(&ahead).is_none());
     }
 
     #[test]
@@ -231,15 +320,22 @@ mod tests {
         let mut theirs = Vec::new();
         for id in 1..=3 {
             ahead.one_more(|| id).unwrap();
-            let (init, socket, other) = one();
-            ahead.put(id, init, socket);
-            theirs.push(other);
+            let (pair, own, child) = one();
+            ahead.put(id, pair);
+            theirs.push([Some(own), Some(child)]);
         }
-        theirs.drain(..2);
-        assert!(ahead.hand_over(b"start", &[]).is_some());
-        let mut buffer = [0; 16];
-        let got = rustix::io::read(&theirs[0], &mut buffer).unwrap();
-        assert_eq!(&buffer[..got], b"start");
-        assert!(ahead.hand_over(b"start", &[]).is_none());
+        // Both of one, and the child of one.
+        theirs[0] = [None, None];
+        theirs[1][1] = None;
+        let pair = hand_over(&ahead).unwrap();
+        for (end, packet) in theirs[2].iter().flatten().zip([&b"start"[..], b"run"]) {
+            let mut buffer = [0; 16];
+            let got = rustix::io::read(end, &mut buffer).unwrap();
+            assert_eq!(&buffer[..got], packet);
+        }
+        // One that ends when it has its packets tells why elsewhere.
+        theirs.clear();
+        pair.go().unwrap();
+        assert!(hand_over(&ahead).is_none());
     }
 }

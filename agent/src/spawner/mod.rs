@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use crate::packet;
 use ahead::Ahead;
+pub use ahead::{Packet, Pair};
 pub use users::Users;
 
 /// A process that the spawner has cloned.
@@ -136,14 +137,15 @@ impl Spawner {
         self.link.lock().await.as_ref().map(|link| link.pid)
     }
 
-    /// Whether inits are made ahead, and move into their containers' cgroups by themselves.
-    pub fn inits_join(&self) -> bool {
-        self.ahead.any()
+    /// Whether a pair that was made ahead waits. If not, that is counted as demand.
+    pub fn has_ahead(&self) -> bool {
+        self.ahead.has()
     }
 
-    /// Gives the packet of a start to an init that was made ahead. None if there is none. Nobody waits for anything.
-    pub fn hand_over(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Option<Started> {
-        self.ahead.hand_over(packet, fds)
+    /// Gives a pair that was made ahead the packets of a start, each with its descriptors: its init's, and its child's. None
+    /// if there is none that takes them. Nobody waits for anything.
+    pub fn hand_over(&self, init: Packet<'_>, main: Packet<'_>) -> Option<Pair> {
+        self.ahead.hand_over(init, main)
     }
 
     /// Has as many inits made ahead as were taken, once the spawner has nothing else to do.
@@ -199,23 +201,14 @@ impl Spawner {
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Asked, SpawnError> {
-        self.ask_packed(id, &pack(request)?, fds).await
-    }
-
-    /// [`Self::ask`] for a request that is packed already.
-    pub async fn ask_packed(
-        &self,
-        id: u64,
-        bytes: &[u8],
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<Asked, SpawnError> {
+        let bytes = pack(request)?;
         let (socket, waiting) = self.ends().await?;
         let (tell, told) = oneshot::channel();
         waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, tell);
-        if let Err(error) = packet::send(&socket, bytes, fds).await {
+        if let Err(error) = packet::send(&socket, &bytes, fds).await {
             waiting
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -341,8 +334,18 @@ async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting, ahead: &Ahea
             (Reply::Users { id }, Some(container), Some(site)) => {
                 (id, Ok(Given::Users(Users { container, site })))
             }
-            (Reply::Ready { id, pid }, Some(pidfd), Some(socket)) => {
-                ahead.put(id, Started { pid, pidfd }, socket);
+            (Reply::Ready { id, pid }, Some(pidfd), Some(init)) if fds.len() == 1 => {
+                let pair = fds
+                    .next()
+                    .map(|main| Pair::new(Started { pid, pidfd }, init, main));
+                match pair {
+                    Some(Ok(pair)) => ahead.put(id, pair),
+                    Some(Err(error)) => {
+                        ahead.forget(id);
+                        tracing::warn!("no init is made ahead: {error:#}");
+                    }
+                    None => {}
+                }
                 continue;
             }
             (Reply::Refused { id, failure }, None, _) => {

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used)]
 
 mod container;
+mod pair;
 mod site;
 
 use std::cell::RefCell;
@@ -18,10 +19,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::*;
 use shim::protocol::*;
 
 pub use container::*;
+pub use pair::*;
 pub use site::*;
 
 /// Longest wait for anything in a test: enough for a slow virtual machine.
@@ -101,8 +104,8 @@ pub struct Spawner {
     pub process: Child,
     /// How many inits are to be made ahead.
     wanted: usize,
-    /// Those that are: pid, pidfd, socket.
-    pub ahead: RefCell<VecDeque<(i32, OwnedFd, OwnedFd)>>,
+    /// Those that are.
+    pub ahead: RefCell<VecDeque<Pair>>,
     known: RefCell<Vec<(Ids, Rc<[OwnedFd; 2]>)>>,
 }
 
@@ -119,8 +122,14 @@ impl Spawner {
             self.send(&postcard::to_stdvec(&Request::Ahead { id }).unwrap(), &[]);
             match self.reply() {
                 (Reply::Ready { pid, .. }, fds) => {
-                    let [pidfd, socket] = fds.try_into().unwrap();
-                    self.ahead.borrow_mut().push_back((pid, pidfd, socket));
+                    let [pidfd, socket, main] = fds.try_into().unwrap();
+                    let pair = Pair {
+                        pid,
+                        pidfd,
+                        socket,
+                        main,
+                    };
+                    self.ahead.borrow_mut().push_back(pair);
                 }
                 other => panic!("{other:?}"),
             }
@@ -212,23 +221,13 @@ impl Spawner {
         (postcard::from_bytes(&buffer[..got.bytes]).unwrap(), all)
     }
 
-    /// Sends a request with its descriptors and returns the new process: that of an init made ahead, if one waits and it is a
-    /// start.
+    /// Sends a request with its descriptors and returns the new process.
     pub fn ask(
         &self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(i32, OwnedFd), Failure> {
-        let packet = postcard::to_stdvec(request).unwrap();
-        let ahead = match request {
-            Request::Start(_) => self.ahead.borrow_mut().pop_front(),
-            _ => None,
-        };
-        if let Some((pid, pidfd, socket)) = ahead {
-            send(&socket, &packet, fds);
-            return Ok((pid, pidfd));
-        }
-        self.send(&packet, fds);
+        self.send(&postcard::to_stdvec(request).unwrap(), fds);
         match self.reply() {
             (Reply::Started { pid, .. }, fds) => {
                 let [pidfd] = fds.try_into().unwrap();
@@ -247,7 +246,11 @@ pub fn send(socket: &OwnedFd, packet: &[u8], fds: &[BorrowedFd<'_>]) {
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(fds)));
     }
     let bytes = [IoSlice::new(packet)];
-    sendmsg(socket, &bytes, &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+    match sendmsg(socket, &bytes, &mut ancillary, SendFlags::NOSIGNAL) {
+        // Why it has ended it tells elsewhere.
+        Err(Errno::PIPE | Errno::CONNRESET) => {}
+        other => assert_eq!(other.unwrap(), packet.len()),
+    }
 }
 
 impl Drop for Spawner {

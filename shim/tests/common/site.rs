@@ -10,6 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::*;
 use shim::protocol::*;
 
+use super::pair::{Pair, Rest};
 use super::{Container, Dir, Spawner, next_id, status_pair};
 
 /// A fresh network namespace with a sysfs mount that shows it.
@@ -103,7 +104,6 @@ impl Site {
             id: next_id(),
             vhost: "test.example".into(),
             hostname: "test-example".into(),
-            ids,
             mounts: vec![
                 mount("usr", true, true, IdMap::Container),
                 mount("etc", true, false, IdMap::Container),
@@ -125,23 +125,25 @@ impl Site {
             }],
             tmpfs_bytes: 16 << 20,
             tmpfs_inodes: 4096,
-            command: command.iter().map(|s| (*s).to_owned()).collect(),
-            env: [("PATH", "/usr/bin:/bin"), ("HOME", "/site")]
-                .map(|(k, v)| (k.into(), v.into()))
-                .into(),
-            workdir: "/site".into(),
-            rlimits: vec![Rlimit {
-                resource: 7,
-                soft: 512,
-                hard: 1024,
-            }],
+            program: Program {
+                ids,
+                command: command.iter().map(|s| (*s).to_owned()).collect(),
+                env: [("PATH", "/usr/bin:/bin"), ("HOME", "/site")]
+                    .map(|(k, v)| (k.into(), v.into()))
+                    .into(),
+                workdir: "/site".into(),
+                rlimits: vec![Rlimit {
+                    resource: 7,
+                    soft: 512,
+                    hard: 1024,
+                }],
+            },
             log: LogRule {
                 file_bytes: 64 << 10,
                 files: 3,
                 rate_bytes: 1 << 20,
                 burst_bytes: 256 << 10,
             },
-            joins_later: false,
             fds: Vec::new(),
         };
         let mut site = Self {
@@ -168,38 +170,60 @@ impl Site {
         self.fds.push(fd);
     }
 
-    /// Sends the request; the answer may be a refusal.
+    /// Sends the request, to a pair that was made ahead if one waits; the answer may be a refusal.
     pub fn try_start(self, spawner: &Spawner) -> Result<Container, Failure> {
+        let pair = spawner.ahead.borrow_mut().pop_front();
+        match pair {
+            Some(pair) => {
+                let (container, rest) = self.begin(spawner, &pair)?;
+                pair.follow(&rest);
+                Ok(container)
+            }
+            None => self.start_at_once(spawner),
+        }
+    }
+
+    /// Gives a pair all but what follows.
+    pub fn begin(mut self, spawner: &Spawner, pair: &Pair) -> Result<(Container, Rest), Failure> {
+        let (status, theirs) = status_pair();
+        let users = spawner.users(self.start.program.ids)?;
+        let own = [
+            (FdRole::Status, theirs.as_fd()),
+            (FdRole::ContainerUsers, users[0].as_fd()),
+            (FdRole::SiteUsers, users[1].as_fd()),
+        ];
+        let fds = std::mem::take(&mut self.fds);
+        let rest = pair.begin(self.start.clone(), fds, &own);
+        let pidfd = pair.pidfd.try_clone().unwrap();
+        Ok((self.made(pair.pid, pidfd, status), rest))
+    }
+
+    fn start_at_once(self, spawner: &Spawner) -> Result<Container, Failure> {
         let (status, theirs) = status_pair();
         let mut start = self.start.clone();
         start.fds.push(FdRole::Status);
         let mut fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
         fds.push(theirs.as_fd());
-        let users = spawner.users(start.ids)?;
+        let users = spawner.users(start.program.ids)?;
         start
             .fds
             .extend([FdRole::ContainerUsers, FdRole::SiteUsers]);
         fds.extend(users.iter().map(AsFd::as_fd));
         let (pid, pidfd) = spawner.ask(&Request::Start(Box::new(start)), &fds)?;
-        let Self {
-            start,
-            etc,
-            documents,
-            state,
-            fds,
-        } = self;
-        // As the agent does: the mounts now belong to the container alone.
-        drop(fds);
-        drop(theirs);
-        Ok(Container {
+        Ok(self.made(pid, pidfd, status))
+    }
+
+    fn made(self, pid: i32, pidfd: OwnedFd, status: OwnedFd) -> Container {
+        // As the agent does: its descriptors go, and the mounts belong to the container alone.
+        Container {
             pid,
             pidfd,
             status,
-            start,
-            etc,
-            documents,
-            state,
-        })
+            start: self.start,
+            etc: self.etc,
+            documents: self.documents,
+            state: self.state,
+        }
     }
 
     /// Starts it and waits until its command has been executed.
