@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub(crate) use pressure::attend;
 use queue::Queue;
@@ -28,6 +28,8 @@ pub struct Admission {
     queue: Mutex<Queue<Arc<str>, oneshot::Sender<Place>>>,
     arrivals: AtomicU64,
     most: usize,
+    /// Nobody has a place (any more).
+    idle: Notify,
 }
 
 /// The right to have a start under way, until it is dropped.
@@ -61,7 +63,22 @@ impl Admission {
             queue: Mutex::new(Queue::new(most.max(1))),
             arrivals: AtomicU64::new(0),
             most: most.max(1),
+            idle: Notify::new(),
         })
+    }
+
+    /// Waits until no start has a place.
+    pub async fn idle(&self) {
+        let mut notified = std::pin::pin!(self.idle.notified());
+        loop {
+            // Before it is looked at: it may become so in between.
+            notified.as_mut().enable();
+            if self.lock().taken() == 0 {
+                return;
+            }
+            notified.as_mut().await;
+            notified.set(self.idle.notified());
+        }
     }
 
     /// A number for a start that comes now: whoever has a lower one of the same owner is admitted before it.
@@ -122,13 +139,16 @@ impl Admission {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let next = {
+        let (next, idle) = {
             let mut queue = self.0.lock();
             queue.give_back();
-            queue.admit()
+            (queue.admit(), queue.taken() == 0)
         };
         if let Some(tell) = next {
             let _ = tell.send(Self(self.0.clone()));
+        }
+        if idle {
+            self.0.idle.notify_waiters();
         }
     }
 }

@@ -108,3 +108,22 @@ async fn fewer_places_hold_back_and_more_let_go() {
     drop((first, second));
     assert_eq!(admission.standing().taken, 0);
 }
+
+#[tokio::test]
+async fn who_waits_for_the_end_of_all_starts_is_told() {
+    let admission = Admission::new(2);
+    admission.idle().await;
+    let first = admission.place("a", admission.arrival()).await.unwrap();
+    let second = admission.place("b", admission.arrival()).await.unwrap();
+    let waits = {
+        let admission = admission.clone();
+        tokio::spawn(async move { admission.idle().await })
+    };
+    settle().await;
+    drop(first);
+    settle().await;
+    assert!(!waits.is_finished());
+    drop(second);
+    let told = tokio::time::timeout(Duration::from_secs(60), waits).await;
+    told.unwrap().unwrap();
+}

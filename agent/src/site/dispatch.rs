@@ -118,6 +118,9 @@ impl Site {
                 };
                 let (tell, told) = oneshot::channel();
                 inner.held.push(tell);
+                if matches!(inner.machine.state(), State::Stopping { .. }) {
+                    inner.tell_change();
+                }
                 Now::Wait(told, place)
             }
             Verdict::Refuse(refusal) => Now::Answer(Err(inner.refused(refusal))),

@@ -97,7 +97,7 @@ struct Inner {
     owner: Arc<str>,
     machine: Machine,
     held: Vec<oneshot::Sender<Result<Ready, Refused>>>,
-    /// Told whenever the state has changed.
+    /// Told whenever the state has changed, or a request begins to wait for an end.
     changed: Vec<oneshot::Sender<()>>,
     container: Option<Arc<Container>>,
     kept: Kept,
@@ -343,9 +343,7 @@ impl Site {
         self.platform
             .events
             .emit("state", Some((&self.name, &inner.owner)), more);
-        for waiting in inner.changed.drain(..) {
-            let _ = waiting.send(());
-        }
+        inner.tell_change();
     }
 
     /// Waits until nothing is under way; returns the state then.
@@ -359,12 +357,23 @@ impl Site {
     }
 
     async fn until(&self, reached: impl Fn(State) -> bool) -> State {
+        let state = |inner: &Inner| Some(inner.machine.state()).filter(|state| reached(*state));
+        self.until_so(state).await
+    }
+
+    /// Waits until requests wait for a start, or for an end that a start follows.
+    async fn until_held(&self) {
+        let held = |inner: &Inner| (!inner.held.is_empty()).then_some(());
+        self.until_so(held).await;
+    }
+
+    /// Waits until `ask` answers, which is asked whenever the state has changed or a request begins to wait for an end.
+    async fn until_so<T>(&self, ask: impl Fn(&Inner) -> Option<T>) -> T {
         loop {
             let changed = {
                 let mut inner = self.lock();
-                let state = inner.machine.state();
-                if reached(state) {
-                    return state;
+                if let Some(answer) = ask(&inner) {
+                    return answer;
                 }
                 let (tell, told) = oneshot::channel();
                 // Those who have given up make room: a site may rest for days.
@@ -381,6 +390,13 @@ impl Site {
 }
 
 impl Inner {
+    /// Wakes whoever waits for a change.
+    fn tell_change(&mut self) {
+        for waiting in self.changed.drain(..) {
+            let _ = waiting.send(());
+        }
+    }
+
     /// Whether the present container has had as many requests, since it listens, as it may have.
     fn is_worn(&self) -> bool {
         let most = self.definition.idle.max_requests;

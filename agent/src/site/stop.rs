@@ -25,7 +25,9 @@ const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 /// Containers whose processes end, and that are removed, at a time: the runtime's threads do the latter, and where a
 /// thousand were due at once a start would wait for its turn among them.
-static TURNS: Semaphore = Semaphore::const_new(2);
+static TURNS: Semaphore = Semaphore::const_new(1);
+/// For how long one whose turn it is lets starts go first: they are what somebody waits for.
+const AFTER_STARTS: Duration = Duration::from_millis(5);
 /// Who takes longer to end than this does so without a turn: an end by itself takes a millisecond or two.
 const QUICK: Duration = Duration::from_millis(5);
 
@@ -97,12 +99,19 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
     });
 }
 
-/// A turn to end; at once, and without one, where requests wait for the end.
+/// A turn to end; at once, and without one, where requests wait for the end or begin to.
 async fn turn(site: &Site) -> Option<SemaphorePermit<'static>> {
-    match site.has_held() {
-        true => None,
+    let turn = async {
         // Err: they are never closed.
-        false => TURNS.acquire().await.ok(),
+        let turn = TURNS.acquire().await.ok();
+        // Elapsed: starts without a pause do not keep anything from ending.
+        let _ = tokio::time::timeout(AFTER_STARTS, site.platform.admission.idle()).await;
+        turn
+    };
+    tokio::select! {
+        biased;
+        () = site.until_held() => None,
+        turn = turn => turn,
     }
 }
 

@@ -42,11 +42,6 @@ impl Site {
         (inner.dispatches, inner.starts)
     }
 
-    /// Whether requests wait for a start, or for an end that a start follows.
-    pub(super) fn has_held(&self) -> bool {
-        !self.lock().held.is_empty()
-    }
-
     /// Whether `container` is in place and not being ended.
     pub(crate) fn owns(&self, container: &Arc<Container>) -> bool {
         let inner = self.lock();
