@@ -2,21 +2,25 @@
 //! own, ids, no capabilities, a filter), made for a no-op and taken away again. Nothing is made ahead, kept, read back or
 //! written down: what the kernel itself costs. Part of the benchmark.
 //!
-//! `bare DIRECTORY DOCUMENTS GROUP…`: for each line that comes in, one container; answers how many µs it took.
+//! `bare DIRECTORY DOCUMENTS GROUP…`: for each line that comes in, one container; answers how many µs it took. After `exit` a no-op,
+//! until nothing is left of it; after `serve` `/site/server`, until the first byte of its answer, with a network namespace that is
+//! there before.
 #![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid};
 
@@ -44,15 +48,51 @@ fn main() {
         fs::create_dir_all(bare.directory.join(place)).unwrap();
     }
     for line in std::io::stdin().lines() {
-        line.unwrap();
-        let began = Instant::now();
-        bare.run();
-        println!("{}", began.elapsed().as_micros());
+        let took = match line.unwrap().as_str() {
+            "serve" => bare.serve(),
+            _ => bare.exit(),
+        };
+        println!("{}", took.as_micros());
     }
 }
 
 impl Bare {
-    fn run(&self) {
+    fn exit(&self) -> Duration {
+        let began = Instant::now();
+        let pid = self.start(libc::CLONE_NEWNET, "/usr/bin/true");
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+        self.remove_groups();
+        began.elapsed()
+    }
+
+    /// This program is in the network namespace meanwhile: its child is born there, and it connects there.
+    fn serve(&self) -> Duration {
+        let home = fs::File::open("/proc/self/ns/net").unwrap();
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        assert!(up.unwrap().success());
+        let began = Instant::now();
+        let pid = self.start(0, "/site/server");
+        let mut stream = loop {
+            match TcpStream::connect("127.0.0.1:8080") {
+                Ok(stream) => break stream,
+                Err(_not_yet) => std::thread::yield_now(),
+            }
+        };
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        let took = began.elapsed();
+        kill(pid, Signal::SIGKILL).unwrap();
+        waitpid(pid, None).unwrap();
+        self.remove_groups();
+        setns(home, CloneFlags::CLONE_NEWNET).unwrap();
+        took
+    }
+
+    /// Makes a container, in which `program` is executed.
+    fn start(&self, network: i32, program: &str) -> Pid {
         for group in &self.groups {
             fs::create_dir(group).unwrap();
             for (file, value) in [
@@ -75,7 +115,7 @@ impl Bare {
             | libc::CLONE_NEWNS
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWNET
+            | network
             | libc::SIGCHLD;
         // SAFETY: without CLONE_VM and a stack this is fork, and this program has one thread.
         let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
@@ -87,7 +127,7 @@ impl Bare {
             // Its end: the ids are mapped.
             mapped.read_to_end(&mut Vec::new()).unwrap();
             confine();
-            let error = Command::new("/usr/bin/true").env_clear().exec();
+            let error = Command::new(program).env_clear().exec();
             panic!("{error}");
         }
         let pid = Pid::from_raw(i32::try_from(pid).unwrap());
@@ -98,7 +138,10 @@ impl Bare {
             fs::write(format!("/proc/{pid}/{file}"), format!("0 {BASE} 65536\n")).unwrap();
         }
         drop(map);
-        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+        pid
+    }
+
+    fn remove_groups(&self) {
         for group in &self.groups {
             // The kernel may need a moment to let go of who was in there.
             while let Err(error) = fs::remove_dir(group) {

@@ -3,8 +3,6 @@
 //! Ours goes through the whole agent: a site whose command exits at once cannot start, and the answer to `start`
 //! comes when everything has been removed. The peers are run as their users run them: one command.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,6 +10,7 @@ use harness::Host;
 use harness::client::Client;
 
 use crate::Effort;
+use crate::alone::Alone;
 use crate::bundle::Bundle;
 use crate::report::{Figures, Row};
 
@@ -126,11 +125,11 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
             false
         }
     });
-    let mut bare = Bare::new(&host);
+    let mut bare = Alone::new(&host);
     let (mut own, mut calls) = (Vec::new(), Vec::new());
     for round in 0..effort.rounds(300) + 3 {
         let took = ours(&mut client, "a.example.com");
-        let alone = bare.run();
+        let alone = bare.run_to_exit();
         if round >= 3 {
             own.push(took);
             calls.push(alone);
@@ -169,47 +168,6 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
             .at_least(&format!("times faster than {program}"), ratio, limit);
     }
     vec![row, many(effort)]
-}
-
-/// The program that makes the system calls.
-struct Bare {
-    child: std::process::Child,
-    told: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Bare {
-    /// Its groups are next to those of `host`'s owners.
-    fn new(host: &Host) -> Self {
-        let program = std::env::current_exe().unwrap().with_file_name("bare");
-        let groups = harness::cgroup_roots().into_iter().filter_map(|root| {
-            let parent = Path::new(&root).join(&host.cgroup_parent);
-            parent.is_dir().then_some(parent)
-        });
-        let mut child = Command::new(&program)
-            .arg(host.dir.join("bare"))
-            .arg(host.documents("a.example.com"))
-            .args(groups)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{}: {e}; scripts/bench builds it", program.display()));
-        let told = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, told }
-    }
-
-    fn run(&mut self) -> Duration {
-        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-        let micros = self.told.next().expect("it has ended").unwrap();
-        Duration::from_micros(micros.parse().unwrap())
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        // Its end, too.
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
 }
 
 /// How many of them can be started at a time in the row of many.

@@ -1,6 +1,7 @@
 //! The benchmark: FastContainer and its peers in turn, in one run, on the same work. Run by `scripts/bench`.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod alone;
 mod apache;
 mod books;
 mod bundle;

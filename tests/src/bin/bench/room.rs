@@ -2,12 +2,12 @@
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// What an agent has open for each: its cgroup in up to six hierarchies, its namespace and sockets in that, its processes.
-pub(crate) const LINKED: u64 = 9;
-/// More for one to which connections are handed over.
-pub(crate) const HANDED: u64 = 12;
-/// For everything else that it has open.
-const REST: u64 = 500;
+/// What an agent has open for each: its cgroup and the news of that, its namespace and a socket in it, its init.
+pub(crate) const LINKED: u64 = 5;
+/// One more for a connection that is going to be handed over.
+pub(crate) const HANDED: u64 = 6;
+/// For everything else that it has open, above all what is made ahead.
+const REST: u64 = 1200;
 
 /// As many containers as are `wanted`, or as many as an agent started from here can have.
 pub(crate) fn room(wanted: usize, of_each: u64) -> usize {
