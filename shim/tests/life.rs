@@ -169,8 +169,16 @@ fn an_init_made_ahead_becomes_the_container() {
 fn what_was_sent_to_an_init_that_waits_does_not_reach_its_container() {
     let spawner = Spawner::new();
     let pid = rustix::process::Pid::from_raw(spawner.children()[0]).unwrap();
+    // Its child, which becomes the command, is there once init waits.
+    let mut child = None;
+    while child.is_none() {
+        child = children(pid.as_raw_nonzero().get()).first().copied();
+        std::thread::yield_now();
+    }
+    let child = rustix::process::Pid::from_raw(child.unwrap()).unwrap();
     for signal in [Signal::TERM, Signal::HUP] {
         rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(child, signal).unwrap();
     }
     let c = Site::sh("sleep 0.3; exit 5").run(&spawner);
     assert_eq!(c.pid, pid.as_raw_nonzero().get());

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::http;
-use harness::{Host, STATIC, Snapshot, rounds, seconds, send_signal, time_scale, wait_for};
+use harness::{Host, STATIC, Snapshot, rounds, seconds, send_signal, wait_for};
 use serde_json::Value;
 
 /// Memory that a process has.
@@ -90,16 +90,14 @@ fn a_thousand_lives_leave_nothing() {
     host.finish();
 }
 
-/// What there is once the pool of network namespaces is full, which grows by itself until then, and the owner's cgroup is gone,
-/// which is kept for a while.
+/// Links that a test's agent has ready while none are taken, see [`Host::new`].
+const READY: usize = 2;
+
+/// What there is once the pool of network namespaces is full, and no longer larger for what was taken from it lately, and the
+/// owner's cgroup is gone, which is kept for a while.
 fn settled(host: &Host) -> Snapshot {
-    let mut last = (host.snapshot(), Instant::now());
-    wait_for("the pool is full", seconds(15), || {
-        let now = host.snapshot();
-        if now.links.len() != last.0.links.len() {
-            last = (now, Instant::now());
-        }
-        last.1.elapsed() > Duration::from_millis(200) * time_scale()
+    wait_for("the pool is as it was", seconds(60), || {
+        host.snapshot().links.len() == READY
     });
     wait_for("the owner's cgroup is gone", seconds(60), || {
         let cgroups = host.snapshot().cgroups;

@@ -98,6 +98,15 @@ impl Drop for Dir {
     }
 }
 
+/// The children of a process now.
+pub fn children(pid: i32) -> Vec<i32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect()
+}
+
 /// A running spawner, and what the agent keeps of its work.
 pub struct Spawner {
     pub control: OwnedFd,
@@ -161,12 +170,7 @@ impl Spawner {
 
     /// Its processes now.
     pub fn children(&self) -> Vec<i32> {
-        let pid = self.process.id();
-        let path = format!("/proc/{pid}/task/{pid}/children");
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.split_whitespace()
-            .map(|n| n.parse().unwrap())
-            .collect()
+        children(self.process.id().cast_signed())
     }
 
     fn with_ahead(count: usize) -> Self {
