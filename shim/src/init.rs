@@ -187,7 +187,7 @@ pub(crate) fn join_cgroups(procs: &[OwnedFd]) -> Done<()> {
 }
 
 /// Makes the cgroups that were joined the root of all that can be seen.
-fn see_own_cgroups() -> Done<()> {
+pub(crate) fn see_own_cgroups() -> Done<()> {
     sys::unshare(libc::CLONE_NEWCGROUP).step("unshare the cgroup namespace", "")
 }
 

@@ -13,7 +13,7 @@ use crate::fds::{Fds, need, status_of};
 use crate::host::Host;
 use crate::plumbing::{Gate, Plumbing};
 use crate::reap::FORWARDED;
-use crate::report::{Done, Step, failure, send_report};
+use crate::report::{Done, Step, failure, send_report, told_if_not};
 use crate::{confine, init, packet, sys, validate};
 
 /// What holds it back between its confinement and its execution.
@@ -72,20 +72,11 @@ pub(crate) fn wait(socket: OwnedFd, plumbing: &Plumbing, host: &Host) -> ! {
 
 /// What to become; None when the agent is gone.
 fn receive(socket: &OwnedFd) -> Done<Option<(Box<Run>, Fds)>> {
-    let mut buffer = packet::buffer();
-    let Some((length, fds)) = packet::receive(socket.as_fd(), &mut buffer)? else {
+    let Some((Request::Run(run), fds)) = packet::request(socket.as_fd())? else {
         return Ok(None);
     };
-    let packet = buffer.get(..length).unwrap_or_default();
-    let Ok(Request::Run(run)) = postcard::from_bytes(packet) else {
-        return Err(failure("take over", "a command", libc::EBADMSG));
-    };
     let status = status_of(&fds, &run.fds);
-    let fds = validate::run(&run, fds).inspect_err(|f| {
-        if let Some(status) = &status {
-            send_report(status, &Report::Failed(f.clone()));
-        }
-    })?;
+    let fds = told_if_not(status, validate::run(&run, fds))?;
     Ok(Some((run, fds)))
 }
 
@@ -172,7 +163,7 @@ impl Entry {
                 return Err(failure("join", "its cgroups", libc::EBADMSG));
             };
             init::join_cgroups(&Fds::groups(fds, &roles)?)?;
-            sys::unshare(libc::CLONE_NEWCGROUP).step("unshare the cgroup namespace", "")?;
+            init::see_own_cgroups()?;
         }
         confine::limit(program.rlimits.iter().filter(|r| is_of_files(r)))
     }

@@ -9,12 +9,24 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use shim::protocol::{MAX_FDS, MAX_PACKET};
+use shim::protocol::{MAX_FDS, MAX_PACKET, Request};
 
 use crate::report::{Done, Step, failure};
 
+/// The one request that a process made ahead takes; None when the agent is gone.
+pub(crate) fn request(socket: BorrowedFd<'_>) -> Done<Option<(Request, Vec<OwnedFd>)>> {
+    let mut buffer = buffer();
+    let Some((length, fds)) = receive(socket, &mut buffer)? else {
+        return Ok(None);
+    };
+    match postcard::from_bytes(buffer.get(..length).unwrap_or_default()) {
+        Ok(request) => Ok(Some((request, fds))),
+        Err(_) => Err(failure("take over", "a request", libc::EBADMSG)),
+    }
+}
+
 /// A buffer for the longest packet. Written to, or its pages would be made only when the packet is there; few need more.
-pub(crate) fn buffer() -> Vec<u8> {
+fn buffer() -> Vec<u8> {
     let mut buffer = vec![0; MAX_PACKET];
     for page in buffer.chunks_mut(4096).take(2) {
         page.fill(1);

@@ -11,14 +11,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 use rustix::stdio;
-use shim::protocol::{Report, Request, Start};
+use shim::protocol::{Request, Start};
 
 use crate::clone::{Side, clone3, fork};
 use crate::fds::{Fds, status_of};
 use crate::host::Host;
 use crate::packet;
 use crate::plumbing::Plumbing;
-use crate::report::{Done, Step, failure, send_report};
+use crate::report::{Done, Step, told_if_not};
 use crate::root::Bare;
 use crate::{init, main_process, sys, validate};
 
@@ -110,19 +110,10 @@ fn wait(socket: OwnedFd, main: OwnedFd, host: &Host) -> ! {
 
 /// The request; None when the agent is gone.
 fn receive(socket: &OwnedFd) -> Done<Option<(Box<Start>, Fds)>> {
-    let mut buffer = packet::buffer();
-    let Some((length, fds)) = packet::receive(socket.as_fd(), &mut buffer)? else {
+    let Some((Request::Start(start), fds)) = packet::request(socket.as_fd())? else {
         return Ok(None);
     };
-    let packet = buffer.get(..length).unwrap_or_default();
-    let Ok(Request::Start(start)) = postcard::from_bytes(packet) else {
-        return Err(failure("take over", "a request", libc::EBADMSG));
-    };
     let status = status_of(&fds, &start.fds);
-    let fds = validate::with_descriptors(&start, fds, true).inspect_err(|f| {
-        if let Some(status) = &status {
-            send_report(status, &Report::Failed(f.clone()));
-        }
-    })?;
+    let fds = told_if_not(status, validate::with_descriptors(&start, fds, true))?;
     Ok(Some((start, fds)))
 }

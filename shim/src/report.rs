@@ -1,6 +1,6 @@
 //! Failures as (step, object, errno), and their way to the agent.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -46,6 +46,15 @@ pub(crate) fn describe(f: &Failure) -> String {
             std::io::Error::from_raw_os_error(f.errno)
         )
     }
+}
+
+/// Passes on what a check came to; a refusal is sent, where it is known to whom.
+pub(crate) fn told_if_not<T>(status: Option<OwnedFd>, checked: Done<T>) -> Done<T> {
+    checked.inspect_err(|f| {
+        if let Some(status) = &status {
+            send_report(status, &Report::Failed(f.clone()));
+        }
+    })
 }
 
 /// Sends one report. A receiver that is gone is no reason to stop: the container does not depend on the agent.

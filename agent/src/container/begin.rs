@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, openat};
 use shim::protocol::{FdRole, Ids, Request, Run, Start};
 
@@ -51,12 +51,18 @@ pub(super) struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    /// Those of the process that becomes the command.
-    fn of_main(&self) -> Parcel<'a> {
+    /// Those of both processes.
+    fn of_both(&self) -> Parcel<'a> {
         let mut parcel = Parcel::default();
         parcel.put(FdRole::Status, self.status.as_fd());
         parcel.put(FdRole::NetNs, self.namespace.fd());
         parcel.put(FdRole::ContainerUsers, self.users.container.as_fd());
+        parcel
+    }
+
+    /// Those of the process that becomes the command.
+    fn of_main(&self) -> Parcel<'a> {
+        let mut parcel = self.of_both();
         if let Some(socket) = self.listen {
             parcel.put(FdRole::Listen, socket.as_fd());
         }
@@ -65,10 +71,7 @@ impl<'a> Given<'a> {
 
     /// Those of init: all but listening sockets.
     fn of_init(&self) -> Result<Parcel<'a>> {
-        let mut parcel = Parcel::default();
-        parcel.put(FdRole::Status, self.status.as_fd());
-        parcel.put(FdRole::NetNs, self.namespace.fd());
-        parcel.put(FdRole::ContainerUsers, self.users.container.as_fd());
+        let mut parcel = self.of_both();
         parcel.put(FdRole::SiteUsers, self.users.site.as_fd());
         for (index, fd) in self.mounts.iter().enumerate() {
             parcel.put(FdRole::Mount(u16::try_from(index)?), *fd);
@@ -125,10 +128,12 @@ pub(super) async fn begin(
     resources: &Resources<'_>,
     remains: &mut Remains,
 ) -> Result<(Started, Duration)> {
-    if resources.platform.spawner.has_ahead()
-        && let Some(begun) = with_a_pair(&start, given, resources, remains)?
-    {
-        return Ok(begun);
+    let mut start = Box::new(start);
+    if resources.platform.spawner.has_ahead() {
+        match with_a_pair(start, given, resources, remains)? {
+            Handed::Over(started, took) => return Ok((started, took)),
+            Handed::Back(unused) => start = unused,
+        }
     }
     let began = Instant::now();
     let group = resources.group(remains)?;
@@ -144,8 +149,9 @@ pub(super) async fn begin(
     if let Some(directory) = group.dir() {
         parcel.put(FdRole::CgroupDir, directory);
     }
-    let (id, fds) = (start.id, parcel.roles);
-    let request = Request::Start(Box::new(Start { fds, ..start }));
+    let id = start.id;
+    start.fds = parcel.roles;
+    let request = Request::Start(start);
     let spawner = &resources.platform.spawner;
     let started = spawner.request(id, &request, &parcel.fds).await?;
     let init = started.pidfd.try_clone().inspect_err(|_| started.kill());
@@ -153,27 +159,35 @@ pub(super) async fn begin(
     Ok((started, took))
 }
 
-/// None if there is no pair (any more).
+/// What came of a start that was offered to a pair.
+enum Handed {
+    /// A pair has it.
+    Over(Started, Duration),
+    /// There is no pair (any more).
+    Back(Box<Start>),
+}
+
 fn with_a_pair(
-    start: &Start,
+    mut start: Box<Start>,
     given: &Given<'_>,
     resources: &Resources<'_>,
     remains: &mut Remains,
-) -> Result<Option<(Started, Duration)>> {
+) -> Result<Handed> {
     let (init, main) = (given.of_init()?, given.of_main());
     let run = pack(&Request::Run(Box::new(Run {
         vhost: start.vhost.clone(),
         program: start.program.clone(),
         fds: main.roles,
     })))?;
-    let fds = init.roles;
-    let start = pack(&Request::Start(Box::new(Start {
-        fds,
-        ..start.clone()
-    })))?;
+    start.fds = init.roles;
+    let request = Request::Start(start);
+    let packet = pack(&request)?;
     let spawner = &resources.platform.spawner;
-    let Some(mut pair) = spawner.hand_over((&start, &init.fds), (&run, &main.fds)) else {
-        return Ok(None);
+    let Some(mut pair) = spawner.hand_over((&packet, &init.fds), (&run, &main.fds)) else {
+        return match request {
+            Request::Start(start) => Ok(Handed::Back(start)),
+            other => bail!("a start has become {other:?}"),
+        };
     };
     let began = Instant::now();
     remains.init = pair.watched();
@@ -186,7 +200,7 @@ fn with_a_pair(
     pair.go()?;
     parcel.put_files(&files);
     pair.join_init(parcel.roles, &parcel.fds)?;
-    Ok(Some((pair.begun(), began.elapsed())))
+    Ok(Handed::Over(pair.begun(), began.elapsed()))
 }
 
 /// The files by which a process that was not cloned into it joins the group.

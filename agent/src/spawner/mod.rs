@@ -326,29 +326,25 @@ async fn read_replies(socket: &AsyncFd<OwnedFd>, waiting: &Waiting, ahead: &Ahea
         let reply =
             postcard::from_bytes(&buffer[..received.length]).context("cannot decode its reply")?;
         let mut fds = received.fds.into_iter();
-        let (id, result) = match (reply, fds.next(), fds.next()) {
-            (Reply::Started { id, pid }, Some(pidfd), None) => {
+        let (id, result) = match (reply, fds.next(), fds.next(), fds.next()) {
+            (Reply::Started { id, pid }, Some(pidfd), None, _) => {
                 let started = Unclaimed(Some(Started { pid, pidfd }));
                 (id, Ok(Given::Process(started)))
             }
-            (Reply::Users { id }, Some(container), Some(site)) => {
+            (Reply::Users { id }, Some(container), Some(site), None) => {
                 (id, Ok(Given::Users(Users { container, site })))
             }
-            (Reply::Ready { id, pid }, Some(pidfd), Some(init)) if fds.len() == 1 => {
-                let pair = fds
-                    .next()
-                    .map(|main| Pair::new(Started { pid, pidfd }, init, main));
-                match pair {
-                    Some(Ok(pair)) => ahead.put(id, pair),
-                    Some(Err(error)) => {
+            (Reply::Ready { id, pid }, Some(pidfd), Some(init), Some(main)) => {
+                match Pair::new(Started { pid, pidfd }, init, main) {
+                    Ok(pair) => ahead.put(id, pair),
+                    Err(error) => {
                         ahead.forget(id);
                         tracing::warn!("no init is made ahead: {error:#}");
                     }
-                    None => {}
                 }
                 continue;
             }
-            (Reply::Refused { id, failure }, None, _) => {
+            (Reply::Refused { id, failure }, None, ..) => {
                 if ahead.forget(id) {
                     tracing::debug!("no init is made ahead: {}", SpawnError::Refused(failure));
                     continue;
