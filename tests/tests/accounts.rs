@@ -65,14 +65,28 @@ impl Counted {
     }
 }
 
-/// A life that does nothing: CPU time that is the start's, not the command's.
-fn cost_of_a_start(host: &Host) -> f64 {
-    let own = tell(&host.dispatch(SITE).upstream(), "burn/0") / 1e6;
-    assert_eq!(host.verb(SITE, "stop").status, 200);
-    let recorded = number(&usage(host), "cpu_seconds");
-    let start = recorded - own;
-    assert!(start >= 0.0, "of {own} s only {recorded} s were recorded");
-    start
+/// Lives that do nothing, and what the dearest start of them cost: CPU time that is recorded, but not the command's. An agent
+/// that has just begun has nothing made ahead, and more of a start is the container's then.
+fn idle_lives(host: &Host) -> (Counted, f64) {
+    let mut counted = Counted::default();
+    let mut dearest: f64 = 0.0;
+    let mut recorded = usage(host)["cpu_seconds"].as_f64().unwrap_or(0.0);
+    for _ in 0..3 {
+        host.crash_and_restart();
+        let own = tell(&host.dispatch(SITE).upstream(), "burn/0") / 1e6;
+        assert_eq!(host.verb(SITE, "stop").status, 200);
+        let now = number(&usage(host), "cpu_seconds");
+        let start = now - recorded - own;
+        assert!(
+            start >= 0.0,
+            "of {own} s only {} s were recorded",
+            now - recorded
+        );
+        (recorded, dearest) = (now, dearest.max(start));
+        counted.cpu += own;
+        counted.lives += 1.0;
+    }
+    (counted, dearest)
 }
 
 #[test]
@@ -88,13 +102,9 @@ fn the_books_add_up_though_the_agent_is_killed() {
         return host.finish();
     }
     host.verb(SITE, "stop");
-    let before = number(&usage(&host), "cpu_seconds");
-    let start = cost_of_a_start(&host) - before;
-    let mut counted = Counted {
-        lives: 2.0,
-        cpu: number(&usage(&host), "cpu_seconds") - start * 2.0,
-        bytes: 0.0,
-    };
+    let (mut counted, start) = idle_lives(&host);
+    // The one that has shown it.
+    counted.lives += 1.0;
     for end in ["stop", "agent dies first", "nobody there"] {
         let upstream = host.dispatch(SITE).upstream();
         let mut own = 0.0;
@@ -141,12 +151,7 @@ fn the_books_add_up_though_the_agent_is_killed() {
 fn short_lives_are_counted_to_the_last() {
     let host = Host::new("");
     site(&host, SITE, "");
-    let start = cost_of_a_start(&host);
-    let mut counted = Counted {
-        lives: 1.0,
-        cpu: number(&usage(&host), "cpu_seconds") - start,
-        bytes: 0.0,
-    };
+    let (mut counted, start) = idle_lives(&host);
     for round in 0..rounds(12, 4) {
         let upstream = host.dispatch(SITE).upstream();
         counted.cpu += tell(&upstream, "burn/100") / 1e6;
