@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use harness::sites::script;
-use harness::{Answer, Host, STATIC, http, seconds, wait_for};
+use harness::{Answer, Host, STATIC, http, rounds, seconds, wait_for};
 
 const SITE: &str = "a.example.com";
 
@@ -220,6 +220,20 @@ fn a_stop_ends_a_start_under_way() {
     assert_eq!(state(&host.verb(SITE, "stop")), "stopped");
     assert_eq!(kind(&waiting.join().unwrap()), (503, "stopped".into()));
     assert!(host.snapshot().processes.is_empty());
+    host.finish();
+}
+
+#[test]
+fn what_came_before_does_not_undo_a_freeze() {
+    let host = Host::new("");
+    host.site(SITE, STATIC);
+    // It rests first: only then the kernel tells of what comes.
+    host.dispatch(SITE).upstream();
+    for round in 0..rounds(200, 20) {
+        assert_eq!(state(&host.verb(SITE, "freeze")), "frozen");
+        assert_eq!(host.state(SITE), "frozen", "freeze {round}");
+        assert_eq!(host.get(SITE, "/").status, 200);
+    }
     host.finish();
 }
 

@@ -9,10 +9,14 @@ use super::exposed::Name;
 use super::sums::Field;
 use super::{Asked, blank, lock, more};
 use crate::container::{Container, Phases, Rest};
+use crate::machine::Rung;
 
 /// A container that has used no CPU time since it was read has not done anything else either, but for what the kernel
 /// writes out for it later: it is read in full this often only.
 const FULL_EVERY: u32 = 12;
+/// One that rests on the idle ladder and whose memory has stayed as it was between two full readings: this often. There may
+/// be thousands of them.
+const RESTING_EVERY: u32 = 120;
 /// So is one that has used less CPU time than this, in µs, since it was read, but this often: to read all of it takes a
 /// tenth of a millisecond, and is to be little of what it accounts.
 const LITTLE: u64 = 5_000;
@@ -65,6 +69,10 @@ struct State {
     closed: bool,
     /// CPU time at the last full reading.
     cpu: Option<u64>,
+    /// Where it was on the idle ladder then, and its bytes of memory.
+    stood: Option<(Rung, u64)>,
+    /// It rested then, as it had the time before.
+    calm: bool,
     /// Looks since then.
     looks: u32,
     /// Its watch wants to see it.
@@ -76,10 +84,15 @@ struct State {
 impl State {
     /// Whether it is to be read in full, whether it has done anything or not.
     fn is_due(&self, asked: bool) -> bool {
-        asked
-            || self.watched
-            || self.cpu.is_none()
-            || self.looks >= if self.ran { LITTLE_EVERY } else { FULL_EVERY }
+        asked || self.watched || self.cpu.is_none() || self.looks >= self.every()
+    }
+
+    fn every(&self) -> u32 {
+        match (self.ran, self.calm) {
+            (true, _) => LITTLE_EVERY,
+            (false, false) => FULL_EVERY,
+            (false, true) => RESTING_EVERY,
+        }
     }
 
     /// Whether it is to be read in full, as its CPU time is `now`.
@@ -90,10 +103,12 @@ impl State {
     }
 
     /// It has been read in full.
-    fn read(&mut self, cpu: Option<u64>, watched: bool) {
+    fn read(&mut self, cpu: Option<u64>, watched: bool, stands: (Rung, u64)) {
         *self = Self {
             cpu,
             watched,
+            calm: stands.0 > Rung::Running && self.stood == Some(stands),
+            stood: Some(stands),
             ..Self::default()
         };
     }
@@ -191,7 +206,8 @@ impl Meter {
         record.more.set(Field::Dispatches, dispatches);
         self.memory.store(record.gauges.memory, Ordering::Relaxed);
         let watched = (self.watch)(&container, record.reading.get(Field::Throttled));
-        state.read(record.reading.get(Field::Cpu), watched);
+        let stands = (container.rest().rung, record.gauges.memory);
+        state.read(record.reading.get(Field::Cpu), watched, stands);
         take(record);
         FILES
     }
@@ -299,13 +315,17 @@ mod tests {
 
     /// What a container's CPU time is in each look, and whether it is read in full then.
     fn readings(looks: &[u64]) -> Vec<bool> {
+        readings_on(Rung::Running, looks)
+    }
+
+    fn readings_on(rung: Rung, looks: &[u64]) -> Vec<bool> {
         let mut state = State::default();
         let mut all = Vec::new();
         for cpu in looks {
             state.looks += 1;
             let read = state.is_to_be_read(Some(*cpu), false);
             if read {
-                state.read(Some(*cpu), false);
+                state.read(Some(*cpu), false, (rung, 4096));
             }
             all.push(read);
         }
@@ -315,12 +335,13 @@ mod tests {
     #[test]
     fn whoever_does_much_is_read_at_once_and_the_others_in_time() {
         assert_eq!(readings(&[1, LITTLE, LITTLE + 1]), [true, false, true]);
-        let nothing = readings(&[7; 25]);
         let read = |all: &[bool]| -> Vec<usize> {
             let all = all.iter().enumerate();
             all.filter_map(|(n, read)| read.then_some(n)).collect()
         };
-        assert_eq!(read(&nothing), [0, 12, 24]);
+        assert_eq!(read(&readings(&[7; 25])), [0, 12, 24]);
+        let resting = readings_on(Rung::Frozen, &[7; 260]);
+        assert_eq!(read(&resting), [0, 12, 132, 252]);
         let little: Vec<u64> = (0..14).collect();
         assert_eq!(read(&readings(&little)), [0, 6, 12]);
         // Once, and nothing after that; after a long rest it is read at once.
@@ -333,11 +354,12 @@ mod tests {
         #[test]
         fn what_is_not_read_yet_is_little_and_new(
             used in proptest::collection::vec(prop_oneof![Just(0), 0..2 * LITTLE], 1..100),
+            rung in prop_oneof![Just(Rung::Running), Just(Rung::Reclaimed)],
         ) {
             let mut sum = 0;
             let looks: Vec<u64> = used.iter().map(|used| { sum += used; sum }).collect();
             let (mut unread, mut since) = (0, 0);
-            for (used, read) in used.iter().zip(readings(&looks)) {
+            for (used, read) in used.iter().zip(readings_on(rung, &looks)) {
                 unread = if read { 0 } else { unread + used };
                 since = if unread == 0 { 0 } else { since + 1 };
                 prop_assert!(unread < LITTLE && since < LITTLE_EVERY);

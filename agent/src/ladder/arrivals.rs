@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::Interest;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::platform::Platform;
 use crate::site::Site;
@@ -16,6 +16,9 @@ use crate::sys;
 
 /// Between two searches for what could not be told: each asks for all that rest.
 const BETWEEN_SEARCHES: Duration = Duration::from_secs(1);
+
+/// How long whoever freezes a vhost waits for what was told before.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Whose the addresses are that are watched: always as the kernel has them. One stays until data has come for it or another
 /// vhost has it, so that no request that wakes a vhost pays for taking it out.
@@ -70,29 +73,54 @@ fn whose<T>(watched: &mut HashMap<Ipv4Addr, Weak<T>>, address: Ipv4Addr) -> Opti
     Some(one)
 }
 
+/// Whoever waits until all is attended to that the kernel has told by now.
+#[derive(Default)]
+pub(crate) struct Told(OnceLock<mpsc::UnboundedSender<oneshot::Sender<()>>>);
+
+impl Told {
+    /// What came for a vhost while it ran was told, too, if it has rested before: that does not undo a freeze that begins after
+    /// this.
+    pub(crate) async fn attended_to(&self) {
+        let (done, over) = oneshot::channel();
+        if let Some(asks) = self.0.get()
+            && asks.send(done).is_ok()
+        {
+            // Elapsed: there is no end of it.
+            let _ = tokio::time::timeout(PATIENCE, over).await;
+        }
+    }
+}
+
 /// Wakes from now on whoever data comes for.
 pub(super) fn attend(platform: &Arc<Platform>) {
     if let Err(error) = platform.host.arrivals() {
         tracing::warn!("data on a kept connection will not wake who is frozen: {error}");
         return;
     }
+    let (tell, asks) = mpsc::unbounded_channel();
+    if platform.ladder.told.0.set(tell).is_err() {
+        return;
+    }
     let platform = Arc::downgrade(platform);
     tokio::spawn(async move {
-        if let Err(error) = run(&platform).await {
+        if let Err(error) = run(&platform, asks).await {
             tracing::error!("data on a kept connection wakes nobody any more: {error:#}");
         }
     });
 }
 
-async fn run(platform: &Weak<Platform>) -> Result<()> {
+/// Those who ask for what [`Told`] says.
+type Asks = mpsc::UnboundedReceiver<oneshot::Sender<()>>;
+
+async fn run(platform: &Weak<Platform>, asks: Asks) -> Result<()> {
     let lost = Notify::new();
     tokio::select! {
-        ended = attend_to_notices(platform, &lost) => ended,
+        ended = attend_to_notices(platform, asks, &lost) => ended,
         () = find_lost(platform, &lost) => Ok(()),
     }
 }
 
-async fn attend_to_notices(platform: &Weak<Platform>, lost: &Notify) -> Result<()> {
+async fn attend_to_notices(platform: &Weak<Platform>, mut asks: Asks, lost: &Notify) -> Result<()> {
     let host = platform.upgrade().context("no platform")?.host.clone();
     let arrivals = host
         .arrivals()
@@ -100,24 +128,37 @@ async fn attend_to_notices(platform: &Weak<Platform>, lost: &Notify) -> Result<(
     let fd = arrivals.as_fd().try_clone_to_owned()?;
     let readable = sys::watch_for(fd, Interest::READABLE)?;
     loop {
-        let mut ready = readable.readable().await?;
-        let told = arrivals.read()?;
-        if !told.more {
+        let (ready, asked) = tokio::select! {
+            ready = readable.readable() => (Some(ready?), None),
+            asked = asks.recv() => (None, asked),
+        };
+        loop {
+            let told = arrivals.read()?;
+            let Some(platform) = platform.upgrade() else {
+                return Ok(());
+            };
+            for address in told.addresses {
+                if let Some(site) = platform.ladder.watched.of(address, &host) {
+                    site.data_came(address);
+                }
+            }
+            if told.lost {
+                lost.notify_one();
+            }
+            if !told.more {
+                break;
+            }
+            drop(platform);
+            // Whoever sends without a pause does not keep the others of this thread from their turn.
+            tokio::task::yield_now().await;
+        }
+        if let Some(mut ready) = ready {
             ready.clear_ready();
         }
-        let Some(platform) = platform.upgrade() else {
-            return Ok(());
-        };
-        for address in told.addresses {
-            if let Some(site) = platform.ladder.watched.of(address, &host) {
-                site.data_came(address);
-            }
+        if let Some(asked) = asked {
+            // Err: it has waited for long enough.
+            let _ = asked.send(());
         }
-        if told.lost {
-            lost.notify_one();
-        }
-        // Whoever sends without a pause does not keep the others of this thread from their turn.
-        tokio::task::yield_now().await;
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Ladder {
     stops: Semaphore,
     /// Who is woken by data that comes over their link.
     pub(crate) watched: arrivals::Watched,
+    /// What of that has been told.
+    pub(crate) told: arrivals::Told,
     /// Who is woken by data on connections that were handed over.
     pub(crate) handed: handed::Handed,
 }
@@ -58,6 +60,7 @@ impl Default for Ladder {
             places: Semaphore::new(AT_A_TIME),
             stops: Semaphore::new(STOPS),
             watched: arrivals::Watched::default(),
+            told: arrivals::Told::default(),
             handed: handed::Handed::default(),
         }
     }

@@ -28,6 +28,9 @@ impl Site {
             let down = event == Event::Down;
             self.change_kept(move |kept| kept.down = down).await?;
         }
+        if event == Event::Freeze {
+            self.platform.ladder.told.attended_to().await;
+        }
         let verdict = self.feed(event);
         if let Verdict::Refuse(refusal) = verdict {
             return Ok(Err(self.lock().refused(refusal)));

@@ -15,8 +15,10 @@ use crate::scale::{definition, memory, ticks};
 const REGISTERED: usize = 100_000;
 const FROZEN: usize = 2000;
 const RUNNING: usize = 200;
-/// While nothing happens.
-const IDLE: Duration = Duration::from_secs(20);
+/// After this all that is new has been read twice, and its private memory once.
+const NEW: Duration = Duration::from_secs(200);
+/// While nothing happens: whatever is done now and then is done once in this.
+const IDLE: Duration = Duration::from_secs(60);
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     let running = effort.rounds(RUNNING);
@@ -39,16 +41,24 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     }
     let pid = host.pid();
     let resident = memory(pid, "VmRSS:") / 1024.0;
-    // The counters of what runs are read every five seconds: that is all there is to do.
-    thread::sleep(IDLE);
-    let before = ticks(pid);
-    thread::sleep(IDLE);
-    let used = (ticks(pid) - before) as f64 / IDLE.as_secs_f64();
+    let cpu = |span: Duration| {
+        let before = ticks(pid);
+        thread::sleep(span);
+        (ticks(pid) - before) as f64 / span.as_secs_f64()
+    };
+    // The counters of those that live are read: that is all there is to do.
+    let new = cpu(NEW);
+    let used = cpu(IDLE);
     host.finish();
     let what = format!("{registered} registered, {frozen} frozen, {running} running");
     vec![
         Row::new(&what)
             .with(Figures::new("agent resident", "MB", vec![resident]))
+            .with(Figures::new(
+                "agent's CPU right after that many starts",
+                "%",
+                vec![new],
+            ))
             .with(Figures::new(
                 "agent's CPU while nothing happens",
                 "%",
