@@ -47,8 +47,8 @@ pub struct Prepared {
     pub address: Option<Ipv4Addr>,
     /// The namespace.
     pub namespace: netns::Namespace,
-    /// A sysfs of that namespace.
-    pub sysfs: OwnedFd,
+    /// A sysfs of that namespace, where it has a veth.
+    pub sysfs: Option<OwnedFd>,
 }
 
 /// The host as the agent uses it.

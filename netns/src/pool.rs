@@ -42,8 +42,9 @@ pub struct Prepared {
     pub namespace: Namespace,
     /// Its link, for [`Kind::Address`].
     pub link: Option<Link>,
-    /// A detached mount of its sysfs, see [`Namespace::sysfs_mount`].
-    pub sysfs: OwnedFd,
+    /// A detached mount of its sysfs, see [`Namespace::sysfs_mount`], for [`Kind::Address`]: it costs as much as the namespace
+    /// itself, and one without a link has nothing to show that others have not.
+    pub sysfs: Option<OwnedFd>,
     /// Its slot.
     pub slot: u32,
 }
@@ -280,7 +281,7 @@ impl Shared {
             }
         };
         namespace.is_attached();
-        let sysfs = namespace.sysfs_mount()?;
+        let sysfs = link.as_ref().map(|_| namespace.sysfs_mount()).transpose()?;
         Ok(Prepared {
             namespace,
             link,

@@ -16,6 +16,12 @@ use shim::protocol::Rlimit;
 use crate::report::{Done, Step};
 use crate::sys;
 
+/// Leaves a network namespace for another one.
+pub(crate) fn enter_network_namespace(namespace: impl AsFd) -> Done<()> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+        .step("enter", "the network namespace")
+}
+
 /// Leaves the host's user namespace for `users`, where this process is uid 0 with all capabilities over that
 /// namespace, which owns nothing.
 pub(crate) fn enter_user_namespace(users: impl AsFd) -> Done<()> {

@@ -1,12 +1,14 @@
-//! The spawner's own surroundings: a mount namespace that consists of one tiny tmpfs, so that each clone copies one
-//! mount and not the host's hundreds, with the /dev that all containers share; and what the kernel offers to mask.
+//! The spawner's own surroundings: a mount namespace that consists of one tiny tmpfs, so that each clone copies two
+//! mounts and not the host's hundreds, with the /dev that all containers share and the /sys of those without a link; and what
+//! the kernel offers to mask.
 
 use std::os::fd::OwnedFd;
 
 use crate::report::{Done, Step};
-use crate::sys;
+use crate::{confine, sys};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, makedev, mknodat, open, statx, symlink,
+    AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, makedev, mknodat, open, openat, statx,
+    symlink,
 };
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
@@ -15,6 +17,8 @@ use rustix::mount::{
 
 /// The shared device directory.
 pub(crate) const DEV: &str = "/dev";
+/// The shared sysfs.
+pub(crate) const SYS: &str = "/sys";
 
 /// Paths of /proc that are hidden, as the OCI runtimes do; also `pressure`, which shows the load of all tenants and
 /// whose files anybody may write to have the kernel watch it.
@@ -64,11 +68,14 @@ pub(crate) struct Host {
     pub(crate) filter: Vec<libc::sock_filter>,
     /// Init's own.
     pub(crate) init_filter: Vec<libc::sock_filter>,
+    /// The network namespace that [`SYS`] shows: nothing but a loopback device, and empty once nobody has the namespace.
+    /// So each init of a container that shows it keeps this.
+    pub(crate) lone: OwnedFd,
 }
 
 impl Host {
     /// Looks around; the second value is the host's /proc, for the spawner only.
-    pub(crate) fn look() -> Done<(Self, OwnedFd)> {
+    pub(crate) fn look(lone: OwnedFd) -> Done<(Self, OwnedFd)> {
         let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = open("/proc", dir, Mode::empty()).step("open", "/proc")?;
         let host = Self {
@@ -77,6 +84,7 @@ impl Host {
             sys_masked: existing("/sys", SYS_MASKED),
             filter: crate::seccomp::program(),
             init_filter: crate::seccomp::program_of_init(),
+            lone,
         };
         Ok((host, proc))
     }
@@ -125,8 +133,8 @@ pub(crate) fn be_killable() -> Done<()> {
         .map_err(|e| crate::report::failure("reset", ADJUST, e.raw_os_error().unwrap_or(0)))
 }
 
-/// Leaves the host's mounts for a namespace with nothing but the shared /dev.
-pub(crate) fn own_mounts() -> Done<()> {
+/// Leaves the host's mounts for a namespace with nothing but the shared /dev and /sys. `proc` is the host's.
+pub(crate) fn own_mounts(proc: &OwnedFd, lone: &OwnedFd) -> Done<()> {
     sys::unshare(libc::CLONE_NEWNS).step("unshare the mount namespace", "")?;
     mount_change(
         "/",
@@ -147,7 +155,28 @@ pub(crate) fn own_mounts() -> Done<()> {
     rustix::process::pivot_root(".", ".").step("pivot the root", "")?;
     unmount(".", UnmountFlags::DETACH).step("detach", "the host's root")?;
     rustix::process::chdir("/").step("enter", "/")?;
-    devices()
+    devices()?;
+    shared_sys(proc, lone)
+}
+
+/// A sysfs shows the network namespace of whoever makes it. One costs as much as the rest of a network namespace does, and
+/// a time that grows with how many there are: the kernel looks through all of them for one that is there already.
+fn shared_sys(proc: &OwnedFd, lone: &OwnedFd) -> Done<()> {
+    const OWN: &str = "self/ns/net";
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let home = openat(proc, OWN, flags, Mode::empty()).step("open", OWN)?;
+    confine::enter_network_namespace(lone)?;
+    let fs = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC).step("open a file system", "sysfs")?;
+    fsconfig_create(&fs).step("create a file system", "sysfs")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).step("mount", "sysfs")?;
+    rustix::fs::mkdir(SYS, Mode::from(0o755)).step("make", SYS)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", CWD, SYS, flags).step("attach", SYS)?;
+    confine::enter_network_namespace(&home)
 }
 
 fn devices() -> Done<()> {

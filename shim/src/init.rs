@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
-use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::CapabilitySet;
 use shim::protocol::{ExitRecord, ExitStatus, Later, Report, Start};
 
 use crate::clone::fork;
@@ -25,6 +25,8 @@ struct Running {
     signals: OwnedFd,
     exit_file: OwnedFd,
     logs: Logs,
+    /// Its /sys is the one that is shared.
+    shared_sys: bool,
 }
 
 /// Sets the container up, starts the command, and stays as its init. `ahead` is what it has prepared already.
@@ -88,9 +90,7 @@ fn set_up(
         container: need(&mut fds.container_users, "ContainerUsers")?,
         site: need(&mut fds.site_users, "SiteUsers")?,
     };
-    let netns = need(&mut fds.netns, "NetNs")?;
-    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
-        .step("enter", "the network namespace")?;
+    confine::enter_network_namespace(need(&mut fds.netns, "NetNs")?)?;
     name_process(&start.vhost)?;
     bare.furnish(start)?.finish(start, fds, &users, host)?;
     rustix::system::sethostname(start.hostname.as_bytes())
@@ -117,6 +117,7 @@ fn set_up(
             plumbing.out.read,
             plumbing.err.read,
         ),
+        shared_sys: start.shared_sys,
     })
 }
 
@@ -151,6 +152,7 @@ fn settle(running: &Running, host: &Host) -> Done<()> {
     confine::filter(&host.init_filter)?;
     let mut keep = vec![running.signals.as_fd(), running.exit_file.as_fd()];
     keep.extend(running.logs.descriptors());
+    keep.extend(running.shared_sys.then_some(host.lone.as_fd()));
     sys::close_all_but(&keep).step("close the descriptors", "")?;
     // To signal the command, which has another uid.
     confine::keep_capabilities(CapabilitySet::KILL)

@@ -1,6 +1,7 @@
 //! `fastcontainer-shim`: the spawner, and by clone without exec each container's init.
 //!
-//! `fastcontainer-shim spawn` expects the agent's socket as descriptor 3 and is of no use to a person.
+//! `fastcontainer-shim spawn` expects the agent's socket as descriptor 3 and an empty network namespace as descriptor 4, and is of no
+//! use to a person.
 
 mod clone;
 mod command;

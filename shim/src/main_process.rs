@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use shim::protocol::{Later, Program, Report, Request, Rlimit, Run};
 
 use crate::command::{Command, beyond_listening};
@@ -120,9 +119,7 @@ fn become_it(
 ) -> Done<std::convert::Infallible> {
     init::name_process(vhost)?;
     confine::raise_hard_limits(&program.rlimits)?;
-    let netns = need(&mut fds.netns, "NetNs")?;
-    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
-        .step("enter", "the network namespace")?;
+    confine::enter_network_namespace(need(&mut fds.netns, "NetNs")?)?;
     confine::enter_user_namespace(need(&mut fds.container_users, "ContainerUsers")?)?;
     confine::settle_as_root()?;
     let listen = std::mem::take(&mut fds.listen);

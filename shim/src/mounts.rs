@@ -10,7 +10,7 @@ use rustix::mount::{
 };
 use shim::protocol::{IdMap, MAP_IDS, Mount};
 
-use crate::host::DEV;
+use crate::host::{DEV, SYS};
 use crate::idmap::UserNamespaces;
 use crate::report::{Done, Step};
 use crate::root::Root;
@@ -108,6 +108,11 @@ pub(crate) fn dev() -> Done<OwnedFd> {
     // The spawner's own mount is nosuid and noexec already.
     set_read_only(dev.as_fd(), true).step("make read-only", "dev")?;
     Ok(dev)
+}
+
+/// The spawner's sysfs, as this mount namespace has it: whoever takes it leaves nothing there.
+pub(crate) fn sys() -> Done<OwnedFd> {
+    open_tree(CWD, SYS, OpenTreeFlags::OPEN_TREE_CLOEXEC).step("open", "sys")
 }
 
 /// A new tmpfs over the spawner's root. Its limits come when the request is known.

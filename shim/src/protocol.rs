@@ -1,7 +1,7 @@
 //! What agent and spawner say to each other.
 //!
 //! The agent starts one `fastcontainer-shim spawn` and keeps a `SOCK_SEQPACKET` pair to it (the spawner's end is
-//! descriptor 3). Every request is one packet: a postcard-encoded [`Request`] with its descriptors as one
+//! descriptor 3; descriptor 4 is a network namespace with nothing but its loopback). Every request is one packet: a postcard-encoded [`Request`] with its descriptors as one
 //! `SCM_RIGHTS` message, in the order of the `fds` list inside. Every request is answered by exactly one
 //! [`Reply`] packet with the same `id`, which carries what was asked for; [`Request::Ahead`] only when there is time for it.
 //!
@@ -158,6 +158,8 @@ pub struct Start {
     pub hostname: String,
     /// Mounts, in order; `FdRole::Mount(i)` belongs to `mounts[i]`.
     pub mounts: Vec<Mount>,
+    /// Show the sysfs that all containers without a link share; else it is among the mounts.
+    pub shared_sys: bool,
     /// Symbolic links of the root: (name, target), such as (`bin`, `usr/bin`).
     pub symlinks: Vec<(String, String)>,
     /// Empty directories of the root that the site's user owns and may write (`tmp`, `run`, `run/site`, `var/tmp`):

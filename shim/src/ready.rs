@@ -82,6 +82,7 @@ fn wait(socket: OwnedFd, main: OwnedFd, host: &Host) -> ! {
         stdio::stderr(),
         socket.as_fd(),
         main.as_fd(),
+        host.lone.as_fd(),
     ];
     let prepared = sys::close_all_but(&keep)
         .step("close", "the spawner's descriptors")

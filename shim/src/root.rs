@@ -23,6 +23,9 @@ use crate::idmap::UserNamespaces;
 use crate::report::{Done, Step};
 use crate::{mounts, procfs, sys};
 
+/// Where sysfs is.
+const SYS: &str = "sys";
+
 /// A root under construction.
 pub(crate) struct Root {
     /// The root directory of the tmpfs.
@@ -37,12 +40,14 @@ pub(crate) struct Bare {
     root: OwnedFd,
     /// The shared /dev, attached last.
     dev: OwnedFd,
+    /// The shared sysfs, still where the spawner has it.
+    sys: OwnedFd,
 }
 
 impl Bare {
     /// Builds it and makes it this process's root.
     pub(crate) fn build(host: &Host) -> Done<Self> {
-        let dev = mounts::dev()?;
+        let (dev, sys) = (mounts::dev()?, mounts::sys()?);
         let root = Root {
             fd: mounts::attach_tmpfs()?,
             ids: Ids {
@@ -62,7 +67,11 @@ impl Bare {
         mounts::set_read_only(root.fd.as_fd(), true).step("make read-only", "/")?;
         procfs::mount_proc(&root, host)?;
         mounts::set_read_only(root.fd.as_fd(), false).step("make writable", "/")?;
-        Ok(Self { root: root.fd, dev })
+        Ok(Self {
+            root: root.fd,
+            dev,
+            sys,
+        })
     }
 
     /// Makes the places in it that the request names. None of it holds anything yet, nor leads anywhere.
@@ -77,6 +86,9 @@ impl Bare {
         }
         let layout = Layout::new(start);
         root.as_its_owner(|| {
+            if start.shared_sys {
+                files::mount_point(&root, SYS, true)?;
+            }
             for m in &start.mounts {
                 if !layout.is_covered(&m.target) {
                     files::mount_point(&root, &m.target, m.directory)?;
@@ -87,6 +99,7 @@ impl Bare {
         Ok(Furnished {
             root,
             dev: self.dev,
+            sys: self.sys,
             layout,
         })
     }
@@ -96,6 +109,7 @@ impl Bare {
 pub(crate) struct Furnished {
     root: Root,
     dev: OwnedFd,
+    sys: OwnedFd,
     layout: Layout,
 }
 
@@ -110,7 +124,10 @@ impl Furnished {
     ) -> Done<()> {
         self.root.as_its_owner(|| {
             fill(&self.root, &self.layout, start, fds, users)?;
-            if start.mounts.iter().any(|m| m.target == "sys") {
+            if start.shared_sys {
+                mounts::attach(&self.root, self.sys.as_fd(), SYS)?;
+            }
+            if start.shared_sys || start.mounts.iter().any(|m| m.target == SYS) {
                 procfs::mask_sys(host)?;
             }
             mounts::attach(&self.root, self.dev.as_fd(), "dev")?;
@@ -175,7 +192,7 @@ fn limit_tmpfs(root: &OwnedFd, start: &Start) -> Done<()> {
 }
 
 /// Makes it this process's root, and of whoever enters its mount namespace. Beneath it is the spawner's own, in which there is
-/// nothing but the shared /dev. Not by pivot_root, which looks at every process of the host for whose root it would change.
+/// nothing but the shared /dev and /sys. Not by pivot_root, which looks at every process of the host for whose root it would change.
 fn enter(root: &Root) -> Done<()> {
     rustix::process::fchdir(&root.fd).step("enter", "the new root")?;
     rustix::process::chroot(".").step("change the root", "")

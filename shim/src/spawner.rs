@@ -19,6 +19,8 @@ use crate::{exec, host, init, packet, sys, validate};
 
 /// The agent's socket.
 const CONTROL: i32 = 3;
+/// See [`Host::lone`].
+const LONE: i32 = 4;
 
 /// What a request came to: its reply, and what goes with that.
 type Answer = Result<(Reply, Vec<OwnedFd>), (u64, Failure)>;
@@ -31,13 +33,12 @@ const REST: Timespec = Timespec {
 
 /// Serves until the agent closes its end.
 pub(crate) fn run() -> Done<()> {
-    let control = sys::inherited(CONTROL).ok_or_else(|| {
-        failure(
-            "use the agent's socket",
-            "descriptor 3",
-            Errno::BADF.raw_os_error(),
-        )
-    })?;
+    let inherited = |number, what: &str| {
+        let missing = || failure("use", what, Errno::BADF.raw_os_error());
+        sys::inherited(number).ok_or_else(missing)
+    };
+    let control = inherited(CONTROL, "the agent's socket, descriptor 3")?;
+    let lone = inherited(LONE, "the empty network namespace, descriptor 4")?;
     for signal in 1..=64 {
         sys::set_signal(signal, false);
     }
@@ -51,8 +52,8 @@ pub(crate) fn run() -> Done<()> {
     host::be_killable()?;
     // Modes are given exactly by whoever makes a file.
     rustix::process::umask(Mode::empty());
-    let (host, proc) = Host::look()?;
-    host::own_mounts()?;
+    let (host, proc) = Host::look(lone)?;
+    host::own_mounts(&proc, &host.lone)?;
     let mut spawner = Spawner {
         control,
         host,

@@ -73,6 +73,11 @@ fn start(s: &Start) -> Checked {
     )?;
     for m in &s.mounts {
         target("a mount target", &m.target)?;
+        require(
+            !s.shared_sys || m.target != "sys",
+            "a mount beside the shared one",
+            &m.target,
+        )?;
     }
     for (path, mode) in &s.writable {
         target("a writable directory", path)?;

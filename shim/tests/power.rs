@@ -78,7 +78,7 @@ fn set_id_programs_gain_nothing() {
         exec: true,
         idmap: IdMap::Container,
     });
-    site.pass(FdRole::Mount(4), bind_of(&tools.0));
+    site.pass(FdRole::Mount(3), bind_of(&tools.0));
     let output = run(site);
     assert!(
         output.contains("mode 6755 0"),

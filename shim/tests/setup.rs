@@ -197,14 +197,14 @@ fn the_exit_file_is_all_that_init_keeps_of_the_host() {
             .filter_map(|e| fs::read_link(e.ok()?.path()).ok())
             .map(|p| p.to_string_lossy().into_owned())
             .collect();
-        if fds.len() <= 5 || began.elapsed() > PATIENCE {
+        if fds.len() <= 6 || began.elapsed() > PATIENCE {
             break fds;
         }
     };
     assert_eq!(
         fds.len(),
-        5,
-        "signalfd, two pipes, exit file, log directory: {fds:?}"
+        6,
+        "signalfd, two pipes, exit file, log directory, the network namespace that its /sys shows: {fds:?}"
     );
     let status = loop {
         let status = fs::read_to_string(format!("/proc/{}/status", c.pid)).unwrap();

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use harness::inside::{ask, broken, report, site};
 use harness::world::world;
-use harness::{Host, skip};
+use harness::{Host, STATIC, seconds, skip, wait_for};
 
 /// What only seccomp or the missing capabilities hold back from uid 0 of the container's user namespace: its namespaces
 /// alone would let it. Nothing of this leads out of the container; with a bug of the kernel behind it, it might.
@@ -181,6 +181,39 @@ fn another_release_of_debian_as_template() {
     }
     world.no_datagrams();
     world.finish();
+}
+
+#[test]
+fn a_site_without_a_link_sees_a_loopback_for_as_long_as_it_lives() {
+    let host = Host::new("");
+    let private = format!("{STATIC}[network]\nmode = \"private\"\n");
+    host.site("a.example.com", &private);
+    let init = host.verb("a.example.com", "start").json()["init_pid"].clone();
+    let of_init = |path: &str| PathBuf::from(format!("/proc/{init}/{path}"));
+    let seen = || {
+        let names = fs::read_dir(of_init("root/sys/class/net")).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        let flags = fs::read_to_string(of_init("root/sys/class/net/lo/flags"));
+        (names, flags.unwrap())
+    };
+    let loopback_up = (vec!["lo".into()], "0x9\n".to_owned());
+    assert_eq!(seen(), loopback_up);
+    // It is the loopback of a namespace that all such sites show, and that is empty once nobody has it.
+    let status = host.request("GET", "/v1/status", b"").json();
+    let spawner = status["spawner_pid"].as_u64().unwrap();
+    host.crash_and_restart();
+    wait_for("the spawner has ended with its agent", seconds(20), || {
+        !Path::new(&format!("/proc/{spawner}/ns/net")).exists()
+    });
+    let own = fs::read_link(of_init("ns/net")).unwrap();
+    let held = fs::read_dir(of_init("fd")).unwrap().flatten();
+    let held: Vec<_> = held
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter(|link| link.to_string_lossy().starts_with("net:") && *link != own)
+        .collect();
+    assert_eq!(held.len(), 1, "{held:?}");
+    assert_eq!(seen(), loopback_up);
+    host.finish();
 }
 
 #[test]

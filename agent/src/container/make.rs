@@ -124,6 +124,7 @@ pub async fn make(
     };
     let activated = activate(platform, vhost, definition, &namespace, address)?;
     let limits = limits::translate(wanted, documents.as_ref().map(|d| d.mount.as_fd()), false)?;
+    let shared_sys = prepared.sysfs.is_none();
     let mounts = Mounts::new(&template, documents, prepared.sysfs, socket, direct)?;
     let (status, theirs) = status_socket()?;
     let users = platform.spawner.users(ids).await?;
@@ -153,6 +154,7 @@ pub async fn make(
         vhost: vhost.to_string(),
         hostname: request::hostname(definition),
         mounts: mounts.list.iter().map(|(mount, _)| mount.clone()).collect(),
+        shared_sys,
         symlinks: template.symlinks.clone(),
         writable: [
             ("tmp", 0o1777),
@@ -337,7 +339,7 @@ impl Mounts {
     fn new(
         template: &Template,
         documents: Option<Documents>,
-        sysfs: OwnedFd,
+        sysfs: Option<OwnedFd>,
         socket: Option<(String, OwnedFd)>,
         direct: bool,
     ) -> Result<Self> {
@@ -350,7 +352,7 @@ impl Mounts {
             let idmap = if direct { IdMap::None } else { IdMap::Site };
             list.push((request::documents_mount(idmap), documents.mount));
         }
-        list.push((request::sysfs_mount(), sysfs));
+        list.extend(sysfs.map(|sysfs| (request::sysfs_mount(), sysfs)));
         if let Some((inside, mount)) = socket {
             list.push((request::socket_mount(&inside), mount));
         }

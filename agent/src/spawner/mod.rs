@@ -274,12 +274,17 @@ fn spawn(program: &PathBuf, ahead: Arc<Ahead>, ending: Arc<AtomicBool>) -> Resul
     command
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null());
+    // Whose sysfs the containers without a link show: theirs would show the same. The spawner and their inits keep it.
+    let lone = netns::Namespace::create().context("cannot make an empty network namespace")?;
+    let lone = lone.fd().try_clone_to_owned();
+    let lone = lone.context("cannot keep an empty network namespace")?;
+    let passed = [(3, theirs), (4, lone)].map(|(child_fd, parent_fd)| FdMapping {
+        parent_fd,
+        child_fd,
+    });
     command
-        .fd_mappings(vec![FdMapping {
-            parent_fd: theirs,
-            child_fd: 3,
-        }])
-        .context("cannot hand the spawner its socket")?;
+        .fd_mappings(passed.into())
+        .context("cannot hand the spawner its descriptors")?;
     let mut child = tokio::process::Command::from(command)
         .spawn()
         .with_context(|| {

@@ -181,11 +181,12 @@ impl Spawner {
             None,
         )
         .unwrap();
-        // The shell puts the socket onto descriptor 3.
+        // The shell puts the socket onto descriptor 3, and the empty network namespace onto 4.
         let process = Command::new("sh")
-            .args(["-c", "exec \"$0\" spawn 3<&0 </dev/null"])
+            .args(["-c", "exec \"$0\" spawn 3<&0 4<&1 </dev/null >&2"])
             .arg(program())
             .stdin(Stdio::from(theirs))
+            .stdout(Stdio::from(network()))
             .spawn()
             .unwrap();
         let spawner = Self {

@@ -13,27 +13,18 @@ use shim::protocol::*;
 use super::pair::{Pair, Rest};
 use super::{Container, Dir, Spawner, next_id, status_pair};
 
-/// A fresh network namespace with a sysfs mount that shows it.
-pub fn network() -> (OwnedFd, OwnedFd) {
+/// A fresh network namespace.
+pub fn network() -> OwnedFd {
     std::thread::spawn(|| {
         // A thread's own namespaces end with the thread; its descriptors are untouched.
         #[allow(deprecated)]
         rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
-        let ns = rustix::fs::open(
+        rustix::fs::open(
             "/proc/thread-self/ns/net",
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .unwrap();
-        let fs = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-        fsconfig_create(&fs).unwrap();
-        let sys = fsmount(
-            &fs,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::MOUNT_ATTR_RDONLY,
-        )
-        .unwrap();
-        (ns, sys)
+        .unwrap()
     })
     .join()
     .unwrap()
@@ -108,8 +99,8 @@ impl Site {
                 mount("usr", true, true, IdMap::Container),
                 mount("etc", true, false, IdMap::Container),
                 mount("site", false, true, IdMap::Site),
-                mount("sys", true, false, IdMap::None),
             ],
+            shared_sys: true,
             symlinks: ["bin", "sbin", "lib", "lib64"]
                 .map(|n| (n.into(), format!("usr/{n}")))
                 .into(),
@@ -153,12 +144,10 @@ impl Site {
             documents,
             state,
         };
-        let (netns, sys) = network();
-        site.pass(FdRole::NetNs, netns);
+        site.pass(FdRole::NetNs, network());
         site.pass(FdRole::Mount(0), bind_of("/usr"));
         site.pass(FdRole::Mount(1), bind_of(&site.etc.0));
         site.pass(FdRole::Mount(2), bind_of(&site.documents.0));
-        site.pass(FdRole::Mount(3), sys);
         let exit = fs::File::create(site.state.0.join("exit")).unwrap();
         site.pass(FdRole::ExitFile, exit.into());
         site.pass(FdRole::LogDir, fs::File::open(&logs).unwrap().into());

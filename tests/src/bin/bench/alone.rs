@@ -14,8 +14,8 @@ pub(crate) struct Alone {
 }
 
 impl Alone {
-    /// Its groups are next to those of `host`'s owners, its documents those of a.example.com.
-    pub(crate) fn new(host: &Host) -> Self {
+    /// Its groups are next to those of `host`'s owners, its documents those of this name.
+    pub(crate) fn new(host: &Host, documents: &str) -> Self {
         let program = std::env::current_exe().unwrap().with_file_name("bare");
         let groups = harness::cgroup_roots().into_iter().filter_map(|root| {
             let parent = Path::new(&root).join(&host.cgroup_parent);
@@ -23,7 +23,7 @@ impl Alone {
         });
         let mut child = Command::new(&program)
             .arg(host.dir.join("bare"))
-            .arg(host.documents("a.example.com"))
+            .arg(host.documents(documents))
             .args(groups)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

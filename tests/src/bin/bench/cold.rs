@@ -61,7 +61,7 @@ pub(crate) fn stop(client: &mut Client, vhost: &str) {
 }
 
 /// Between two starts that find everything that is made ahead: more than the agent takes to make it again.
-const PAUSE: Duration = Duration::from_millis(25);
+pub(crate) const PAUSE: Duration = Duration::from_millis(25);
 
 fn rounds(host: &Host, vhost: &str, rounds: usize, pause: Duration) -> Vec<Duration> {
     let mut client = Client::connect(&host.socket()).unwrap();
@@ -104,7 +104,7 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
         &format!("{unix}{LIMITS}[network]\nmode = \"private\"\n"),
     );
     let own = "a.example.com";
-    let mut alone = Alone::new(&host);
+    let mut alone = Alone::new(&host, "a.example.com");
     let (pooled, calls) = (0..effort.rounds(20))
         .map(|_| {
             let pooled = rounds(&host, own, effort.rounds(250), PAUSE);

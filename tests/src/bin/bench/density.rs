@@ -7,22 +7,33 @@ use harness::Host;
 use harness::connect::Connector;
 
 use crate::Effort;
+use crate::alone::Alone;
+use crate::cold::PAUSE;
 use crate::connect::{fetch, handed};
 use crate::live::name;
+use crate::parts::groups;
 use crate::report::{Figures, Line, Row};
 use crate::room::{HANDED, room};
 use crate::scale::ticks;
 
+/// Of all sites.
+const DOCUMENTS: &str = "shared";
 /// How many live at each measurement.
 const LEVELS: [usize; 5] = [100, 300, 1000, 2000, 3000];
 /// With fewer, what the agent has for itself and what other processes do meanwhile would be most of what each costs.
-const CHECKED: usize = 100;
-/// The last starts before each level, whose time is taken.
+const CHECKED: usize = 1000;
+/// The last starts before each level, whose time is taken: apart from each other, and from the many before them.
 const STARTS: usize = 100;
+/// Empty control groups, of each kind, by which these are measured.
+const GROUPS: usize = 300;
 /// Connections to live sites at each level.
 const CONNECTIONS: usize = 2000;
 /// What starts have left to do is over by then, and the counters were read.
 const SETTLE: Duration = Duration::from_secs(8);
+/// Memory is at rest when it changes by less than so many kB between two looks; there are no more than so many.
+const AT_REST: f64 = 300.0;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+const LOOKS: usize = 15;
 /// For how long the agent's processor time is measured.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -30,6 +41,8 @@ const IDLE: Duration = Duration::from_secs(5);
 struct Level {
     live: usize,
     starts: Vec<Duration>,
+    /// The system calls behind a start alone, in turn with the starts.
+    calls: Vec<Duration>,
     warm: Vec<Duration>,
     /// kB of each container.
     memory: f64,
@@ -37,9 +50,22 @@ struct Level {
     cpu: f64,
 }
 
-/// Memory that is in use, page cache apart, kB: what the kernel, the agent and all processes have. What could be given
-/// back at once is given back first.
+/// Memory that is in use, page cache apart, kB: what the kernel, the agent and all processes have, once it has come to rest:
+/// what has ended before is freed for many seconds yet.
 pub(crate) fn used() -> f64 {
+    let mut last = used_now();
+    for _ in 0..LOOKS {
+        thread::sleep(BETWEEN_LOOKS);
+        let before = std::mem::replace(&mut last, used_now());
+        if (last - before).abs() < AT_REST {
+            break;
+        }
+    }
+    last
+}
+
+/// The same now. What could be given back at once is given back first.
+fn used_now() -> f64 {
     rustix::fs::sync();
     std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();
@@ -72,7 +98,7 @@ fn application(host: &Host, n: usize) -> u64 {
 
 /// Sites with a small server, until the agent knows `total`.
 pub(crate) fn define(host: &Host, count: usize, total: usize) {
-    let documents = host.documents("shared");
+    let documents = host.documents(DOCUMENTS);
     let server = std::env::var_os("FASTCONTAINER_BENCH_SERVER").expect("scripts/bench builds it");
     std::fs::copy(server, documents.join("server")).unwrap();
     for n in 0..count {
@@ -111,14 +137,30 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     thread::sleep(SETTLE);
     let (mut live, base, mut apps) = (1, used(), 0.0);
     let mut measured = Vec::new();
+    let empty = |live: usize| {
+        let (kb, hierarchies) = groups(&host, GROUPS);
+        let what = format!("of it empty control groups in {hierarchies} hierarchies, {live} live");
+        Figures::new(&what, "kB each", vec![kb / GROUPS as f64])
+    };
+    let few = empty(live);
     for level in levels {
-        let mut starts: Vec<Duration> = Vec::new();
+        let (mut starts, mut calls) = (Vec::new(), Vec::new());
         // The agent ends a connection that is silent for long: one for each burst.
         let (first, connector) = (live, host.connector());
+        while live < level.saturating_sub(STARTS) {
+            start(&connector, live);
+            live += 1;
+        }
+        thread::sleep(SETTLE);
+        let mut alone = Alone::new(&host, DOCUMENTS);
         while live < level {
             starts.push(start(&connector, live));
             live += 1;
+            thread::sleep(PAUSE);
+            calls.push(alone.first_byte());
+            thread::sleep(PAUSE);
         }
+        drop(alone);
         thread::sleep(SETTLE);
         apps += (first..live)
             .map(|n| own(application(&host, n)))
@@ -131,17 +173,18 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
         let warm = (0..CONNECTIONS)
             .map(|n| handed(&connector, &name(n % live)).0)
             .collect();
-        starts.drain(..starts.len().saturating_sub(STARTS));
         measured.push(Level {
             live,
             starts,
+            calls,
             warm,
             memory,
             cpu,
         });
     }
+    let many = empty(live);
     host.finish();
-    vec![row(&measured)]
+    vec![row(&measured).with(few).with(many)]
 }
 
 fn row(measured: &[Level]) -> Row {
@@ -149,6 +192,10 @@ fn row(measured: &[Level]) -> Row {
     let mut lines = [
         ("start of a stopped site to its first page (ms)", "p50"),
         ("start of a stopped site to its first page (ms)", "p99"),
+        (
+            "start of a stopped site to its first page (ms)",
+            "the system calls alone, p50",
+        ),
         ("connection to a running site (µs)", "p50"),
         ("connection to a running site (µs)", "p99"),
         ("memory of each but the application's (kB)", ""),
@@ -159,11 +206,13 @@ fn row(measured: &[Level]) -> Row {
     for level in measured {
         let who = |what: &str| format!("{what}, {} live", level.live);
         let starts = Figures::millis(&who("start"), &level.starts);
+        let calls = Figures::millis(&who("the system calls alone"), &level.calls);
         let warm = Figures::micros(&who("connection"), &level.warm);
-        medians.push([starts.p50(), warm.p50()]);
+        medians.push([starts.p50(), warm.p50(), calls.p50()]);
         let values = [
             starts.p50(),
             starts.at(99),
+            calls.p50(),
             warm.p50(),
             warm.at(99),
             level.memory,
@@ -174,6 +223,7 @@ fn row(measured: &[Level]) -> Row {
         }
         row = row
             .with(starts)
+            .with(calls)
             .with(warm)
             .with(Figures::new(
                 &who("kernel, agent and shim"),
@@ -197,6 +247,11 @@ fn row(measured: &[Level]) -> Row {
         &format!("start, {most} live against {least}, p50 x"),
         many[0] / few[0],
         1.2,
+    )
+    .at_most(
+        &format!("start, {most} live, times what the system calls take"),
+        many[0] / many[2],
+        1.5,
     )
     .at_most(
         &format!("connection, {most} live against {least}, p50 x"),

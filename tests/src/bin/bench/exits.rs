@@ -125,7 +125,7 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
             false
         }
     });
-    let mut bare = Alone::new(&host);
+    let mut bare = Alone::new(&host, "a.example.com");
     let (mut own, mut calls) = (Vec::new(), Vec::new());
     for round in 0..effort.rounds(300) + 3 {
         let took = ours(&mut client, "a.example.com");
