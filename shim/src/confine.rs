@@ -1,4 +1,5 @@
-//! What takes power away from a process, for init and for the commands.
+//! What takes power away from a process, for init and for the commands: namespaces that are entered, ids, capabilities,
+//! limits, the filter.
 
 use std::os::fd::AsFd;
 

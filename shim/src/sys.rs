@@ -82,8 +82,8 @@ pub(crate) fn inherited(raw: i32) -> Option<OwnedFd> {
     if unsafe { libc::fcntl(raw, libc::F_GETFD) } < 0 {
         return None;
     }
-    // SAFETY: it is open, was given to this process for this purpose, and this is called once, before anything else
-    // is opened.
+    // SAFETY: it is open, was given to this process for this purpose, and this is called once for each, before
+    // anything else is opened.
     let fd = unsafe { OwnedFd::from_raw_fd(raw) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).ok()?;
     Some(fd)

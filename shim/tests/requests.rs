@@ -33,12 +33,13 @@ fn descriptors(spawner: &Spawner) -> usize {
 fn what_does_not_fit_is_refused_with_a_reason() {
     let spawner = Spawner::new();
     type Change = fn(&mut Site);
-    let cases: [(&str, Change); 16] = [
+    let cases: [(&str, Change); 17] = [
         ("..", |s| s.start.mounts[0].target = "../usr".into()),
         ("/usr", |s| s.start.mounts[0].target = "/usr".into()),
         ("proc/x", |s| s.start.mounts[0].target = "proc/x".into()),
         ("dev", |s| s.start.writable.push(("dev/shm".into(), 0o777))),
         ("4777", |s| s.start.writable.push(("w".into(), 0o4777))),
+        ("sys/x", |s| s.start.writable.push(("sys/x".into(), 0o755))),
         ("a//b", |s| {
             s.start.symlinks.push(("a//b".into(), "c".into()))
         }),

@@ -4,6 +4,8 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use common::*;
 use shim::protocol::*;
@@ -186,7 +188,7 @@ impl Drop for Cgroup {
 }
 
 #[test]
-fn the_exit_file_is_all_that_init_keeps_of_the_host() {
+fn init_keeps_little_of_the_host() {
     let spawner = Spawner::new();
     let c = Site::new(&["sleep", "1000"]).run(&spawner);
     // By now init is past its set-up, or will be as soon as it has reported nothing more.
@@ -225,6 +227,43 @@ fn the_exit_file_is_all_that_init_keeps_of_the_host() {
         status.contains(&format!("Uid:\t{base}\t{base}\t{base}\t{base}")),
         "{status}"
     );
+}
+
+#[test]
+fn a_site_with_a_sysfs_of_its_own_shows_that_and_keeps_nothing_of_the_shared_one() {
+    let spawner = Spawner::new();
+    let mut site = Site::new(&["sleep", "1000"]);
+    let sys = sysfs();
+    let device = rustix::fs::fstat(&sys).unwrap().st_dev;
+    site.start.shared_sys = false;
+    site.start.mounts.push(Mount {
+        target: "sys".into(),
+        directory: true,
+        read_only: true,
+        devices: false,
+        exec: false,
+        idmap: IdMap::None,
+    });
+    site.pass(FdRole::Mount(3), sys);
+    let c = site.run(&spawner);
+    let of_init = |path: &str| format!("/proc/{}/{path}", c.pid);
+    let shown = fs::metadata(of_init("root/sys/class")).unwrap();
+    assert_eq!(shown.dev(), device);
+    let mounts = fs::read_to_string(of_init("mountinfo")).unwrap();
+    let count = mounts.lines().filter(|line| line.contains(" - sysfs "));
+    assert_eq!(count.count(), 1, "{mounts}");
+    assert!(!Path::new(&of_init("root/sys/firmware/acpi")).exists());
+    let began = std::time::Instant::now();
+    let namespaces = || {
+        let fds = fs::read_dir(of_init("fd")).unwrap().flatten();
+        let links = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
+        links
+            .filter(|link| link.to_string_lossy().starts_with("net:"))
+            .count()
+    };
+    while namespaces() > 0 {
+        assert!(began.elapsed() < PATIENCE, "init keeps a network namespace");
+    }
 }
 
 #[test]

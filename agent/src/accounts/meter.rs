@@ -9,18 +9,17 @@ use super::exposed::Name;
 use super::sums::Field;
 use super::{Asked, blank, lock, more};
 use crate::container::{Container, Phases, Rest};
-use crate::machine::Rung;
 
 /// A container that has used no CPU time since it was read has not done anything else either, but for what the kernel
 /// writes out for it later: it is read in full this often only.
 const FULL_EVERY: u32 = 12;
-/// One that rests on the idle ladder and whose memory has stayed as it was between two full readings: this often. There may
-/// be thousands of them.
-const RESTING_EVERY: u32 = 120;
 /// So is one that has used less CPU time than this, in µs, since it was read, but this often: to read all of it takes a
 /// tenth of a millisecond, and is to be little of what it accounts.
 const LITTLE: u64 = 5_000;
 const LITTLE_EVERY: u32 = 6;
+/// One that rests, and has stayed where it is on the idle ladder with the same memory from one full reading to the next: this
+/// often. There may be thousands of them. What comes for it over its link and does not wake it is accounted that late.
+const CALM_EVERY: u32 = 120;
 
 /// What a full reading takes: so many files, or what takes as long.
 const FILES: usize = 12;
@@ -70,13 +69,13 @@ struct State {
     /// CPU time at the last full reading.
     cpu: Option<u64>,
     /// Where it was on the idle ladder then, and its bytes of memory.
-    stood: Option<(Rung, u64)>,
-    /// It rested then, as it had the time before.
+    stood: Option<(Rest, u64)>,
+    /// It rested then, as it had the time before, and has not moved since.
     calm: bool,
     /// Looks since then.
     looks: u32,
-    /// Its watch wants to see it.
-    watched: bool,
+    /// It is to be read in full the next time, for its watch or because there is news of it.
+    wanted: bool,
     /// It has used CPU time since, a little.
     ran: bool,
 }
@@ -84,15 +83,21 @@ struct State {
 impl State {
     /// Whether it is to be read in full, whether it has done anything or not.
     fn is_due(&self, asked: bool) -> bool {
-        asked || self.watched || self.cpu.is_none() || self.looks >= self.every()
+        asked || self.wanted || self.cpu.is_none() || self.looks >= self.every()
     }
 
     fn every(&self) -> u32 {
         match (self.ran, self.calm) {
             (true, _) => LITTLE_EVERY,
             (false, false) => FULL_EVERY,
-            (false, true) => RESTING_EVERY,
+            (false, true) => CALM_EVERY,
         }
+    }
+
+    /// Where it is on the ladder now, and whether its memory is being given back or about to be, which it has no part in.
+    fn stands(&mut self, rest: Rest, leaving: bool) {
+        let moved = self.stood.is_none_or(|(stood, _)| stood != rest);
+        self.calm &= !moved && !leaving;
     }
 
     /// Whether it is to be read in full, as its CPU time is `now`.
@@ -103,11 +108,11 @@ impl State {
     }
 
     /// It has been read in full.
-    fn read(&mut self, cpu: Option<u64>, watched: bool, stands: (Rung, u64)) {
+    fn read(&mut self, cpu: Option<u64>, wanted: bool, stands: (Rest, u64)) {
         *self = Self {
             cpu,
-            watched,
-            calm: stands.0 > Rung::Running && self.stood == Some(stands),
+            wanted,
+            calm: stands.0.rests() && self.stood == Some(stands),
             stood: Some(stands),
             ..Self::default()
         };
@@ -157,7 +162,10 @@ impl Meter {
 
     /// What came of that.
     pub(super) fn set_private(&self, bytes: u64) {
-        self.private.store(bytes, Ordering::Relaxed);
+        let before = self.private.swap(bytes, Ordering::Relaxed);
+        let mut state = lock(&self.state);
+        // Told with the next record, for which the others need not wait for long.
+        state.wanted |= state.calm && before != bytes;
     }
 
     /// Private memory when it was measured last; 0 if it was not.
@@ -185,17 +193,20 @@ impl Meter {
         if look != Look::IfRanAtAll {
             state.looks += 1;
         }
+        let Some(container) = self.container.upgrade() else {
+            return 0;
+        };
+        let rest = container.rest();
+        state.stands(rest, container.is_giving_back());
         let asked = self.asked.load(Ordering::Relaxed) > 0;
         if look == Look::IfDue && !state.is_due(asked) {
             return 0;
         }
-        let Some(container) = self.container.upgrade() else {
-            return 0;
-        };
         if matches!(look, Look::IfRan | Look::IfRanAtAll) && !state.is_due(asked) {
             // An error: what there is to be read says more of it.
             let now = container.group.cpu_usec().unwrap_or_default();
-            let at_all = look == Look::IfRanAtAll && now != state.cpu;
+            let older = now != state.cpu || state.looks >= FULL_EVERY;
+            let at_all = look == Look::IfRanAtAll && older;
             if !at_all && !state.is_to_be_read(now, asked) {
                 return 1;
             }
@@ -206,7 +217,7 @@ impl Meter {
         record.more.set(Field::Dispatches, dispatches);
         self.memory.store(record.gauges.memory, Ordering::Relaxed);
         let watched = (self.watch)(&container, record.reading.get(Field::Throttled));
-        let stands = (container.rest().rung, record.gauges.memory);
+        let stands = (rest, record.gauges.memory);
         state.read(record.reading.get(Field::Cpu), watched, stands);
         take(record);
         FILES
@@ -312,20 +323,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::machine::Rung;
 
     /// What a container's CPU time is in each look, and whether it is read in full then.
     fn readings(looks: &[u64]) -> Vec<bool> {
-        readings_on(Rung::Running, looks)
+        let looks: Vec<_> = looks.iter().map(|cpu| (*cpu, Rung::Running)).collect();
+        readings_on(&looks)
     }
 
-    fn readings_on(rung: Rung, looks: &[u64]) -> Vec<bool> {
+    /// The same of one that goes up and down the ladder.
+    fn readings_on(looks: &[(u64, Rung)]) -> Vec<bool> {
         let mut state = State::default();
         let mut all = Vec::new();
-        for cpu in looks {
+        for (cpu, rung) in looks {
+            let rest = Rest::on(*rung);
             state.looks += 1;
+            state.stands(rest, false);
             let read = state.is_to_be_read(Some(*cpu), false);
             if read {
-                state.read(Some(*cpu), false, (rung, 4096));
+                state.read(Some(*cpu), false, (rest, 4096));
             }
             all.push(read);
         }
@@ -340,8 +356,12 @@ mod tests {
             all.filter_map(|(n, read)| read.then_some(n)).collect()
         };
         assert_eq!(read(&readings(&[7; 25])), [0, 12, 24]);
-        let resting = readings_on(Rung::Frozen, &[7; 260]);
-        assert_eq!(read(&resting), [0, 12, 132, 252]);
+        let frozen = [(7, Rung::Frozen); 260];
+        assert_eq!(read(&readings_on(&frozen)), [0, 12, 132, 252]);
+        // Its memory is given back: read at once, and again when that is over.
+        let mut reclaimed = frozen;
+        reclaimed[60..].fill((7, Rung::Reclaimed));
+        assert_eq!(read(&readings_on(&reclaimed)), [0, 12, 60, 72, 192]);
         let little: Vec<u64> = (0..14).collect();
         assert_eq!(read(&readings(&little)), [0, 6, 12]);
         // Once, and nothing after that; after a long rest it is read at once.
@@ -359,7 +379,8 @@ mod tests {
             let mut sum = 0;
             let looks: Vec<u64> = used.iter().map(|used| { sum += used; sum }).collect();
             let (mut unread, mut since) = (0, 0);
-            for (used, read) in used.iter().zip(readings_on(rung, &looks)) {
+            let looks: Vec<_> = looks.iter().map(|cpu| (*cpu, rung)).collect();
+            for (used, read) in used.iter().zip(readings_on(&looks)) {
                 unread = if read { 0 } else { unread + used };
                 since = if unread == 0 { 0 } else { since + 1 };
                 prop_assert!(unread < LITTLE && since < LITTLE_EVERY);

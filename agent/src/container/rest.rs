@@ -39,6 +39,15 @@ impl Default for Rest {
 }
 
 impl Rest {
+    /// There since the boot of the host.
+    #[cfg(test)]
+    pub(crate) fn on(rung: Rung) -> Self {
+        Self {
+            rung,
+            ..Self::default()
+        }
+    }
+
     /// How long it has rested until `now`, in ms.
     pub fn until(&self, now: u64) -> u64 {
         match self.rung {
@@ -157,6 +166,12 @@ impl Container {
         if !self.rest.queued.load(Ordering::Acquire) {
             set(&self.rest.leaving, None);
         }
+    }
+
+    /// Whether its memory is being given back, or waits for its turn.
+    pub(crate) fn is_giving_back(&self) -> bool {
+        let leaving = self.rest.leaving.lock();
+        leaving.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Whether its memory is on its way to swap and will soon be there.

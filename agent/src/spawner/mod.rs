@@ -274,7 +274,7 @@ fn spawn(program: &PathBuf, ahead: Arc<Ahead>, ending: Arc<AtomicBool>) -> Resul
     command
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null());
-    // Whose sysfs the containers without a link show: theirs would show the same. The spawner and their inits keep it.
+    // Whose sysfs the containers without a link show: theirs would show a loopback as well. The spawner and their inits keep it.
     let lone = netns::Namespace::create().context("cannot make an empty network namespace")?;
     let lone = lone.fd().try_clone_to_owned();
     let lone = lone.context("cannot keep an empty network namespace")?;

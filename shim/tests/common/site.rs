@@ -30,6 +30,14 @@ pub fn network() -> OwnedFd {
     .unwrap()
 }
 
+/// A sysfs of this network namespace.
+pub fn sysfs() -> OwnedFd {
+    let fs = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    fsconfig_create(&fs).unwrap();
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).unwrap()
+}
+
 pub fn bind_of(path: impl AsRef<Path>) -> OwnedFd {
     open_tree(
         CWD,

@@ -1,4 +1,5 @@
-//! What the system calls behind a container take alone: the program `bare`, which makes them and nothing else.
+//! What the system calls behind a container take alone: the program `bare`, which makes them and nothing else,
+//! as they are mostly made: each container has a sysfs of its own, and enters its root by pivot_root.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -17,7 +17,8 @@ const FROZEN: usize = 2000;
 const RUNNING: usize = 200;
 /// After this all that is new has been read twice, and its private memory once.
 const NEW: Duration = Duration::from_secs(200);
-/// While nothing happens: whatever is done now and then is done once in this.
+/// While nothing happens: whatever is done now and then is done once in this, but for readings of those that rest, of which ten
+/// minutes have one each.
 const IDLE: Duration = Duration::from_secs(60);
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {

