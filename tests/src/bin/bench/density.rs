@@ -65,7 +65,7 @@ pub(crate) fn used() -> f64 {
 }
 
 /// The same now. What could be given back at once is given back first.
-fn used_now() -> f64 {
+pub(crate) fn used_now() -> f64 {
     rustix::fs::sync();
     std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();

@@ -10,7 +10,7 @@ use harness::client::Client;
 
 use crate::Effort;
 use crate::cold::{first_byte, stop};
-use crate::density::used;
+use crate::density::{used, used_now};
 use crate::live::{define_small, name};
 use crate::report::{Figures, Row};
 
@@ -91,7 +91,7 @@ fn clients(host: &Host, count: usize) -> Vec<Client> {
 fn back(before: f64, allowed: f64) -> (f64, f64) {
     let began = Instant::now();
     loop {
-        let left = used() - before;
+        let left = used_now() - before;
         if left <= allowed || began.elapsed() > BACK {
             return (left, began.elapsed().as_secs_f64());
         }
