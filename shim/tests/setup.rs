@@ -236,14 +236,8 @@ fn a_site_with_a_sysfs_of_its_own_shows_that_and_keeps_nothing_of_the_shared_one
     let sys = sysfs();
     let device = rustix::fs::fstat(&sys).unwrap().st_dev;
     site.start.shared_sys = false;
-    site.start.mounts.push(Mount {
-        target: "sys".into(),
-        directory: true,
-        read_only: true,
-        devices: false,
-        exec: false,
-        idmap: IdMap::None,
-    });
+    let own = mount("sys", true, false, IdMap::None);
+    site.start.mounts.push(own);
     site.pass(FdRole::Mount(3), sys);
     let c = site.run(&spawner);
     let of_init = |path: &str| format!("/proc/{}/{path}", c.pid);

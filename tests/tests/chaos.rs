@@ -112,6 +112,7 @@ fn settled(host: &Host) -> Snapshot {
 /// Pooled links have other numbers after each use: compared is how many there are.
 fn same_but_names(host: &Host, before: &Snapshot, descriptors: usize) {
     let now = settled(host);
+    assert_eq!(now.links.len(), before.links.len(), "{now:?}");
     let before = Snapshot {
         links: now.links,
         ..before.clone()

@@ -56,7 +56,7 @@ pub struct Site {
     pub state: Dir,
 }
 
-fn mount(target: &str, read_only: bool, exec: bool, idmap: IdMap) -> Mount {
+pub fn mount(target: &str, read_only: bool, exec: bool, idmap: IdMap) -> Mount {
     Mount {
         target: target.into(),
         directory: true,
