@@ -13,10 +13,12 @@ mod turn;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 pub(crate) use pressure::attend;
 use queue::Queue;
@@ -30,6 +32,8 @@ pub struct Admission {
     most: usize,
     /// Nobody has a place (any more).
     idle: Notify,
+    /// When that was so last.
+    idle_at: Mutex<Option<Instant>>,
 }
 
 /// The right to have a start under way, until it is dropped.
@@ -64,11 +68,25 @@ impl Admission {
             arrivals: AtomicU64::new(0),
             most: most.max(1),
             idle: Notify::new(),
+            idle_at: Mutex::default(),
         })
     }
 
+    /// Waits until no start has had a place for so long: the next of many that are asked for one after the other comes sooner.
+    pub async fn quiet(&self, long: Duration) {
+        loop {
+            self.idle().await;
+            let since = *self.idle_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = since.map_or(Duration::ZERO, |at| long.saturating_sub(at.elapsed()));
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+
     /// Waits until no start has a place.
-    pub async fn idle(&self) {
+    async fn idle(&self) {
         let mut notified = std::pin::pin!(self.idle.notified());
         loop {
             // Before it is looked at: it may become so in between.
@@ -148,6 +166,13 @@ impl Drop for Place {
             let _ = tell.send(Self(self.0.clone()));
         }
         if idle {
+            let mut at = self
+                .0
+                .idle_at
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *at = Some(Instant::now());
+            drop(at);
             self.0.idle.notify_waiters();
         }
     }

@@ -109,21 +109,29 @@ async fn fewer_places_hold_back_and_more_let_go() {
     assert_eq!(admission.standing().taken, 0);
 }
 
-#[tokio::test]
-async fn who_waits_for_the_end_of_all_starts_is_told() {
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_pause_between_starts_is_told_after_it() {
+    const LONG: Duration = Duration::from_millis(10);
     let admission = Admission::new(2);
-    admission.idle().await;
+    // At once: there has been none as yet.
+    admission.quiet(LONG).await;
     let first = admission.place("a", admission.arrival()).await.unwrap();
     let second = admission.place("b", admission.arrival()).await.unwrap();
     let waits = {
         let admission = admission.clone();
-        tokio::spawn(async move { admission.idle().await })
+        tokio::spawn(async move { admission.quiet(LONG).await })
     };
     settle().await;
     drop(first);
-    settle().await;
+    tokio::time::sleep(LONG * 2).await;
     assert!(!waits.is_finished());
     drop(second);
-    let told = tokio::time::timeout(Duration::from_secs(60), waits).await;
-    told.unwrap().unwrap();
+    tokio::time::sleep(LONG / 2).await;
+    assert!(!waits.is_finished(), "half the pause");
+    // One that comes and goes in the middle of it.
+    drop(admission.place("a", admission.arrival()).await.unwrap());
+    tokio::time::sleep(LONG * 3 / 4).await;
+    assert!(!waits.is_finished(), "the pause begins anew");
+    tokio::time::sleep(LONG / 2).await;
+    assert!(waits.is_finished());
 }

@@ -27,7 +27,12 @@ const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// thousand were due at once a start would wait for its turn among them.
 static TURNS: Semaphore = Semaphore::const_new(1);
 /// For how long one whose turn it is lets starts go first: they are what somebody waits for.
-const AFTER_STARTS: Duration = Duration::from_millis(5);
+const AFTER_STARTS: Duration = Duration::from_millis(25);
+/// The same, where starts without a pause have kept it waiting for [`PATIENT`].
+const HURRIED: Duration = Duration::from_millis(5);
+const PATIENT: Duration = Duration::from_secs(2);
+/// Somebody who starts sites one after the other does not leave so much time between them.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Who takes longer to end than this does so without a turn: an end by itself takes a millisecond or two.
 const QUICK: Duration = Duration::from_millis(5);
 
@@ -101,11 +106,17 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
 
 /// A turn to end; at once, and without one, where requests wait for the end or begin to.
 async fn turn(site: &Site) -> Option<SemaphorePermit<'static>> {
+    let came = Instant::now();
     let turn = async {
         // Err: they are never closed.
         let turn = TURNS.acquire().await.ok();
+        let admission = &site.platform.admission;
+        let patience = match came.elapsed() > PATIENT {
+            true => HURRIED,
+            false => AFTER_STARTS,
+        };
         // Elapsed: starts without a pause do not keep anything from ending.
-        let _ = tokio::time::timeout(AFTER_STARTS, site.platform.admission.idle()).await;
+        let _ = tokio::time::timeout(patience, admission.quiet(PAUSE)).await;
         turn
     };
     tokio::select! {
