@@ -16,6 +16,10 @@ use crate::report::{Figures, Row};
 
 const NO_OP: &str = "command = [\"/usr/bin/true\"]\nlisten = \"tcp:8080\"\n\
     [limits]\ncpu = \"100%\"\nmemory = \"64M\"\npids = 64\n";
+/// A loopback device and nothing else, as the peers' containers have.
+const PRIVATE: &str = "[network]\nmode = \"private\"\n";
+/// A link to the host, as sites have that say nothing.
+const ADDRESS: &str = "[network]\nmode = \"address\"\n";
 
 fn ours(client: &mut Client, vhost: &str) -> Duration {
     let began = Instant::now();
@@ -82,92 +86,104 @@ const BWRAP: [&str; 22] = [
     "--",
 ];
 
-type Peer<'a> = (
-    &'static str,
-    Box<dyn Fn() -> Result<Duration, String> + 'a>,
-    Vec<Duration>,
-);
+/// Who is measured, and its times.
+struct Runner<'a> {
+    who: &'static str,
+    run: Box<dyn FnMut() -> Result<Duration, String> + 'a>,
+    times: Vec<Duration>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(who: &'static str, run: impl FnMut() -> Result<Duration, String> + 'a) -> Self {
+        let (run, times) = (Box::new(run), Vec::new());
+        Self { who, run, times }
+    }
+}
 
 /// How many times faster than whom.
 const TARGETS: [(&str, f64); 3] = [("runc", 8.0), ("crun", 1.0), ("bwrap", 1.5)];
 /// How many times what the system calls alone take.
 const BARE: f64 = 1.3;
+const OWN: &str = "fastcontainer, whole agent";
+const CALLS: &str = "the system calls alone, one thread";
+
+/// An order for this round. The kernel is still clearing away what the last one left while the next is measured, so nobody
+/// always comes after the same.
+fn shuffle<T>(all: &mut [T], round: usize) {
+    let mut state = round as u64 + 1;
+    for last in (1..all.len()).rev() {
+        // Knuth's MMIX generator, of which the high bits are good.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        all.swap(last, (state >> 33) as usize % (last + 1));
+    }
+}
 
 pub(crate) fn measure(effort: Effort) -> Vec<Row> {
     let host = Host::as_installed("");
-    host.site("a.example.com", NO_OP);
+    host.site("a.example.com", &format!("{NO_OP}{PRIVATE}"));
+    host.site("b.example.com", &format!("{NO_OP}{ADDRESS}"));
     let bundle = Bundle::new(&host.dir, &host.run_dir, &host.cgroup_parent);
-    let mut client = Client::connect(&host.socket()).unwrap();
+    let mut bare = Alone::new(&host, "a.example.com");
+    let [mut client, mut linked] = [(); 2].map(|()| Client::connect(&host.socket()).unwrap());
     let bwrap: Vec<&str> = BWRAP.into_iter().chain(["/usr/bin/true"]).collect();
-    // In turn, so that whatever else the machine does meets all of them alike.
-    let mut peers: Vec<Peer<'_>> = vec![
-        (
-            "runc run, same isolation",
-            Box::new(|| bundle.run("runc")),
-            Vec::new(),
-        ),
-        (
-            "crun run, same isolation",
-            Box::new(|| bundle.run("crun")),
-            Vec::new(),
-        ),
-        (
-            "bwrap: no limits, no seccomp",
-            Box::new(|| run("bwrap", &bwrap)),
-            Vec::new(),
-        ),
+    let mut runners = vec![
+        Runner::new(OWN, || Ok(ours(&mut client, "a.example.com"))),
+        Runner::new("the same with an address", || {
+            Ok(ours(&mut linked, "b.example.com"))
+        }),
+        Runner::new(CALLS, || Ok(bare.run_to_exit())),
+        Runner::new("runc run, same isolation", || bundle.run("runc")),
+        Runner::new("crun run, same isolation", || bundle.run("crun")),
+        Runner::new("bwrap: no limits, no seccomp", || run("bwrap", &bwrap)),
     ];
-    // The first round fills caches and finds out who can run here at all.
-    peers.retain(|(who, run, _)| match run() {
+    // The first rounds fill caches, and the first of all finds out who can run here at all.
+    runners.retain_mut(|runner| match (runner.run)() {
         Ok(_) => true,
         Err(error) => {
-            eprintln!("SKIPPED: {who}: {error}");
+            eprintln!("SKIPPED: {}: {error}", runner.who);
             false
         }
     });
-    let mut bare = Alone::new(&host, "a.example.com");
-    let (mut own, mut calls) = (Vec::new(), Vec::new());
+    let order: Vec<&str> = runners.iter().map(|runner| runner.who).collect();
     for round in 0..effort.rounds(300) + 3 {
-        let took = ours(&mut client, "a.example.com");
-        let alone = bare.run_to_exit();
-        if round >= 3 {
-            own.push(took);
-            calls.push(alone);
-        }
-        for (who, run, times) in &mut peers {
+        shuffle(&mut runners, round);
+        for Runner { who, run, times } in &mut runners {
             let took = run().unwrap_or_else(|e| panic!("{who}: {e}"));
             if round >= 3 {
                 times.push(took);
             }
         }
     }
-    let peers_times: Vec<Figures> = peers
+    runners.sort_by_key(|runner| order.iter().position(|who| *who == runner.who));
+    let figures: Vec<Figures> = runners
         .iter()
-        .map(|(who, _, times)| Figures::millis(who, times))
+        .map(|runner| Figures::millis(runner.who, &runner.times))
         .collect();
-    drop(peers);
+    drop(runners);
     drop((bundle, bare));
     host.finish();
-    let own = Figures::millis("fastcontainer, whole agent", &own);
-    let p50 = own.p50();
-    let calls = Figures::millis("the system calls alone, one thread", &calls);
-    let times = p50 / calls.p50();
-    let mut row = Row::new("run to exit of a no-op, until nothing is left")
-        .with(own)
-        .with(calls)
-        .at_most("times what the system calls take", times, BARE);
-    for (figures, (program, limit)) in peers_times.into_iter().flat_map(|f| {
-        let target = TARGETS
-            .iter()
-            .find(|(program, _)| f.who().starts_with(program));
-        target.map(|target| (f, *target))
-    }) {
-        let ratio = figures.p50() / p50;
-        row = row
-            .with(figures)
-            .at_least(&format!("times faster than {program}"), ratio, limit);
+    let of = |who: &str| figures.iter().find(|f| f.who().starts_with(who));
+    let p50 = of(OWN).unwrap().p50();
+    let mut row = Row::new("run to exit of a no-op, until nothing is left").at_most(
+        "times what the system calls take",
+        p50 / of(CALLS).unwrap().p50(),
+        BARE,
+    );
+    for (program, limit) in TARGETS {
+        if let Some(peer) = of(program) {
+            let what = format!("times faster than {program}");
+            row = row.at_least(&what, peer.p50() / p50, limit);
+        }
     }
-    vec![row, many(effort)]
+    let row = figures.into_iter().fold(row, Row::with);
+    let at_a_time = format!("the same, {AT_A_TIME} at a time");
+    vec![
+        row,
+        many(effort, &at_a_time, PRIVATE),
+        many(effort, &format!("{at_a_time}, with addresses"), ADDRESS),
+    ]
 }
 
 /// How many of them can be started at a time in the row of many.
@@ -176,13 +192,13 @@ const AT_A_TIME: usize = 4;
 const RATE: f64 = 300.0;
 
 /// As many as one host can do, of as many owners as are at it.
-fn many(effort: Effort) -> Row {
+fn many(effort: Effort, what: &str, network: &str) -> Row {
     let host = Host::as_installed("");
     let names: Vec<String> = (0..AT_A_TIME)
         .map(|n| format!("n{n}.example.com"))
         .collect();
     for name in &names {
-        host.site(name, NO_OP);
+        host.site(name, &format!("{NO_OP}{network}"));
     }
     let (rounds, socket) = (effort.rounds(500), host.socket());
     let seconds: Vec<f64> = (0..3)
@@ -209,7 +225,7 @@ fn many(effort: Effort) -> Row {
         .collect();
     let figures = Figures::new("fastcontainer, whole agent", "per second", rates);
     let rate = figures.p50();
-    Row::new(&format!("the same, {AT_A_TIME} at a time"))
+    Row::new(what)
         .with(figures)
         .at_least("per second", rate, RATE)
 }
