@@ -59,6 +59,8 @@ pub async fn run(overrides: Overrides, mode: Mode) -> Result<()> {
     let serving = tokio::spawn(server.clone().serve(listener, stopped));
     crate::ladder::attend(&platform);
     crate::admission::attend(&platform);
+    #[cfg(target_env = "gnu")]
+    crate::heap::attend(&platform);
     tracing::info!("serving on {}", socket.display());
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     let watchdog = tokio::spawn(watchdog(registry.clone()));

@@ -15,6 +15,8 @@ pub mod division;
 pub mod doctor;
 pub mod events;
 mod fnv;
+#[cfg(target_env = "gnu")]
+mod heap;
 pub mod ladder;
 pub mod listening;
 pub mod logs;

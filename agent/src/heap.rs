@@ -1,0 +1,60 @@
+//! Gives back to the kernel what the allocator keeps after many requests or ends at once. Most of that is free, but lies in
+//! pieces between what lives on, and glibc gives back by itself only what is at the end of a heap.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use procfs::process::Process;
+
+use crate::platform::Platform;
+use crate::sys;
+
+/// How often is looked.
+const LOOK: Duration = Duration::from_secs(30);
+/// Bytes by which the agent has grown since the last time that are worth it.
+const WORTH: u64 = 4 << 20;
+/// Not while starts are under way, whose threads would have to wait for a millisecond.
+const CALM: Duration = Duration::from_millis(100);
+
+/// Looks from now on.
+pub(crate) fn attend(platform: &Arc<Platform>) {
+    tokio::spawn(run(Arc::downgrade(platform)));
+}
+
+async fn run(platform: Weak<Platform>) {
+    let ended = async {
+        let mut least = own()?;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let Some(platform) = platform.upgrade() else {
+                return Ok(());
+            };
+            let now = own()?;
+            least = least.min(now);
+            if now < least + WORTH {
+                continue;
+            }
+            // Elapsed: starts without a pause; then beside them.
+            let _ = tokio::time::timeout(LOOK, platform.admission.quiet(CALM)).await;
+            let began = Instant::now();
+            tokio::task::spawn_blocking(sys::trim_heap).await?;
+            let took = began.elapsed();
+            least = own()?;
+            tracing::debug!("{now} bytes of memory of its own, {least} after {took:?}");
+        }
+    };
+    let ended: Result<()> = ended.await;
+    if let Err(error) = ended {
+        tracing::warn!("memory that the agent does not use is not given back: {error:#}");
+    }
+}
+
+/// Bytes in memory that no file is behind.
+fn own() -> Result<u64> {
+    let read = || -> procfs::ProcResult<u64> {
+        let pages = Process::myself()?.statm()?;
+        Ok(pages.resident.saturating_sub(pages.shared) * procfs::page_size())
+    };
+    read().context("cannot read /proc/self/statm")
+}
