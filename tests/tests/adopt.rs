@@ -233,3 +233,22 @@ fn who_is_defined_anew_waits_until_its_last_container_is_gone() {
     assert_eq!(pid_of(&host, "pid"), pid);
     host.finish();
 }
+
+#[test]
+fn a_spawner_that_dies_in_the_middle_of_an_upgrade_comes_back_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = dir.path().join("fastcontainer-shim");
+    fs::copy(&harness::programs().shim, &shim).unwrap();
+    let host = Host::new(&format!("shim = {shim:?}\n"));
+    host.site(SITE, STATIC);
+    let spawner = || host.request("GET", "/v1/status", b"").json()["spawner_pid"].clone();
+    // As package managers do. This one is no spawner at all.
+    let next = dir.path().join("next");
+    fs::copy("/bin/true", &next).unwrap();
+    fs::rename(&next, &shim).unwrap();
+    let old = spawner();
+    harness::send_signal(old.as_u64().unwrap().try_into().unwrap(), libc::SIGKILL);
+    assert_eq!(host.get(SITE, "/").status, 200);
+    assert_ne!(spawner(), old);
+    host.finish();
+}

@@ -8,15 +8,16 @@ mod ahead;
 mod users;
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Signal, pidfd_send_signal};
 use shim::protocol::{Failure, Ids, MAX_PACKET, Reply, Request};
@@ -102,7 +103,7 @@ const END_LIMIT: Duration = Duration::from_secs(3);
 
 /// Handle to the spawner; one per agent.
 pub struct Spawner {
-    program: PathBuf,
+    program: Program,
     ahead: Arc<Ahead>,
     users: users::Cache,
     link: tokio::sync::Mutex<Option<Link>>,
@@ -115,11 +116,40 @@ impl Spawner {
     /// Starts the spawner so that a wrong path is found out at once. It keeps `ahead` inits ready.
     pub async fn new(program: PathBuf, ahead: u32) -> Result<Self> {
         let spawner = Self {
-            program,
+            program: Program::open(program)?,
             ahead: Arc::new(Ahead::new(ahead)),
             users: users::Cache::default(),
             link: tokio::sync::Mutex::new(None),
             next_id: AtomicU64::new(1),
+/// The first descriptor that the spawner is not given.
+const FREE: i32 = 5;
+
+/// The spawner's program as it was when the agent began, so that both are of one version and understand each other: an upgrade
+/// puts another file in its place before the agent is restarted.
+struct Program {
+    path: PathBuf,
+    file: OwnedFd,
+}
+
+impl Program {
+    fn open(path: PathBuf) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::empty())
+            .and_then(|file| rustix::io::fcntl_dupfd_cloexec(file, FREE))
+            .with_context(|| cannot_start(&path))?;
+        Ok(Self { path, file })
+    }
+
+    fn command(&self) -> std::process::Command {
+        std::process::Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+}
+
+fn cannot_start(path: &Path) -> String {
+    let path = path.display();
+    format!("cannot start the spawner {path}; is fastcontainer-shim installed there?")
+}
+
             ending: Arc::default(),
         };
         spawner.link().await?;
@@ -259,14 +289,14 @@ impl Spawner {
 
 /// Starts a spawner and the task that reads its replies. The task holds one reference to `waiting` and drops it
 /// when the spawner is gone: that is how [`Spawner::link`] knows.
-fn spawn(program: &PathBuf, ahead: Arc<Ahead>, ending: Arc<AtomicBool>) -> Result<Link> {
+fn spawn(program: &Program, ahead: Arc<Ahead>, ending: Arc<AtomicBool>) -> Result<Link> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .context("cannot make the spawner's socket pair")?;
     rustix::io::ioctl_fionbio(&ours, true)
         .context("cannot make the spawner's socket non-blocking")?;
-    let mut command = std::process::Command::new(program);
+    let mut command = program.command();
     // Every container's init shows this as its command line; the host's paths are nobody's business in there.
     command.arg0("fastcontainer-shim");
     command.arg("spawn");
@@ -287,12 +317,7 @@ fn spawn(program: &PathBuf, ahead: Arc<Ahead>, ending: Arc<AtomicBool>) -> Resul
         .context("cannot hand the spawner its descriptors")?;
     let mut child = tokio::process::Command::from(command)
         .spawn()
-        .with_context(|| {
-            format!(
-                "cannot start the spawner {}; is fastcontainer-shim installed there?",
-                program.display()
-            )
-        })?;
+        .with_context(|| cannot_start(&program.path))?;
     let pid = child.id().unwrap_or_default();
     let socket = Arc::new(crate::sys::watch(ours).context("cannot watch the spawner's socket")?);
     let waiting: Arc<Waiting> = Arc::default();
