@@ -28,6 +28,7 @@ pub mod persist;
 pub mod platform;
 pub mod promises;
 pub(crate) mod psi;
+pub mod ranges;
 pub mod readiness;
 pub mod registry;
 pub mod reverts;

@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use netns::Slots as _;
-use shim::protocol::Ids;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::accounts::Accounts;
@@ -27,6 +25,7 @@ use crate::listening::Listening;
 use crate::owner_groups::OwnerGroups;
 use crate::owners::{Defaults, Owners};
 use crate::promises::Promises;
+use crate::ranges::Ranges;
 use crate::readiness::Readiness;
 use crate::reverts::Reverts;
 use crate::seeing::Live;
@@ -72,9 +71,8 @@ pub struct Platform {
     pool: OnceLock<netns::Pool>,
     /// Slots: numbers of addresses.
     pub slots: Arc<netns::SlotSet>,
-    /// Numbers of uid ranges. A vhost gets the range of its last life again where it can: what is kept of that life
-    /// (its user namespaces) then fits.
-    pub ranges: Arc<netns::SlotSet>,
+    /// The containers' uid and gid ranges.
+    pub ranges: Ranges,
     /// Templates.
     pub templates: Templates,
     /// The process that clones.
@@ -156,9 +154,7 @@ impl Platform {
             uplink: None,
         })?);
         let slots = Arc::new(netns::SlotSet::new(host.config().subnet.last_slot()));
-        // The last range would end at the kernel's "no id".
-        let ranges = ((u32::MAX - config.uid_base) / Ids::RANGE).saturating_sub(1);
-        let ranges = Arc::new(netns::SlotSet::new(ranges));
+        let ranges = Ranges::new(config.uid_base);
         let templates = Templates::new(&config)?;
         let shim = config.find_shim().map_err(|p| anyhow::anyhow!("{p}"))?;
         let spawner = Spawner::new(shim, ahead).await?;
@@ -235,21 +231,6 @@ impl Platform {
         let pool = netns::Pool::new(Some(self.host.clone()), self.slots.clone(), size, most)?;
         let _ = self.pool.set(pool);
         Ok(())
-    }
-
-    /// Takes a uid range, `preferred` if it is free.
-    pub fn take_range(&self, preferred: u32) -> Result<u32> {
-        if self.ranges.reserve(preferred) {
-            return Ok(preferred);
-        }
-        self.ranges
-            .take()
-            .context("all uid ranges are in use; lower uid_base or end some sites")
-    }
-
-    /// First host uid of a range.
-    pub fn uid_base(&self, range: u32) -> u32 {
-        self.config.uid_base + range * Ids::RANGE
     }
 
     /// Undoes what the agent has made on the host, after all containers have ended.

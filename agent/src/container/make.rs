@@ -51,6 +51,8 @@ pub struct Made {
     /// The container.
     pub container: Arc<Container>,
     executing: Executing,
+    /// From when on its processes set themselves up, and nothing else is done.
+    pub(crate) set_up_since: tokio::time::Instant,
     /// What its documents are on, where that is to map their ids.
     mapped: Option<u64>,
 }
@@ -98,22 +100,25 @@ pub async fn make(
     turn.come(&definition.owner).await?;
     let opened = Instant::now();
 
-    let prepared = platform.take_network(definition.network.mode == Mode::Address)?;
-    remains.slot = Some(prepared.slot);
-    let range = platform.take_range(preferred_range)?;
+    let range = platform.ranges.take(preferred_range);
+    let range = range.context("all uid ranges are in use; lower uid_base or end some sites")?;
     remains.range = Some(range);
-    let address = prepared.address;
-    remains.namespace = Some(Arc::new(prepared.namespace));
     let direct = documents
         .as_ref()
         .is_some_and(|d| !platform.idmaps(d.device));
     let device = documents.as_ref().map(|d| d.device);
     let ids = Ids {
-        base: platform.uid_base(range),
+        base: platform.ranges.base_of(range),
         uid,
         gid,
         direct,
     };
+    // Made by the spawner while all that follows is made here.
+    let users = platform.spawner.ask_users(ids).await?;
+    let prepared = platform.take_network(definition.network.mode == Mode::Address)?;
+    remains.slot = Some(prepared.slot);
+    let address = prepared.address;
+    remains.namespace = Some(Arc::new(prepared.namespace));
     let Some(namespace) = remains.namespace.clone() else {
         return Err(anyhow!("no network namespace").into());
     };
@@ -127,14 +132,6 @@ pub async fn make(
     let shared_sys = prepared.sysfs.is_none();
     let mounts = Mounts::new(&template, documents, prepared.sysfs, socket, direct)?;
     let (status, theirs) = status_socket()?;
-    let users = platform.spawner.users(ids).await?;
-    let given = Given {
-        status: &theirs,
-        namespace: &namespace,
-        users: &users,
-        mounts: mounts.list.iter().map(|(_, fd)| fd.as_fd()).collect(),
-        listen: activated.socket.as_ref(),
-    };
     let resources = Resources {
         platform,
         vhost,
@@ -181,8 +178,17 @@ pub async fn make(
         log: request::log_rule(&platform.config),
         fds: Vec::new(),
     };
+    let users = platform.spawner.users(users).await?;
+    let given = Given {
+        status: &theirs,
+        namespace: &namespace,
+        users: &users,
+        mounts: mounts.list.iter().map(|(_, fd)| fd.as_fd()).collect(),
+        listen: activated.socket.as_ref(),
+    };
     let prepared_at = Instant::now();
     let (started, resources) = begin(start, &given, &resources, remains).await?;
+    let set_up_since = tokio::time::Instant::now();
     drop(given);
     drop((theirs, mounts, activated.socket));
     // While init works.
@@ -257,6 +263,7 @@ pub async fn make(
     Ok(Made {
         container: Arc::new(container),
         executing,
+        set_up_since,
         mapped,
     })
 }

@@ -20,16 +20,19 @@ pub struct Found {
     namespace: Arc<netns::Namespace>,
     /// Its slot is reserved for it.
     has_slot: bool,
-    /// Its uid range is.
+    /// Its uid range is; in its record, then.
     has_range: bool,
 }
 
 impl Found {
     /// Keeps its slot and uid range from others. False if they have one of them already.
     pub fn claim(&mut self, platform: &Platform) -> bool {
-        let Record { slot, range, .. } = self.record;
-        self.has_slot = self.has_slot || platform.slots.reserve(slot);
-        self.has_range = self.has_range || platform.ranges.reserve(range);
+        self.has_slot = self.has_slot || platform.slots.reserve(self.record.slot);
+        if !self.has_range
+            && let Some(range) = claim_range(platform, &self.record)
+        {
+            (self.has_range, self.record.range) = (true, range);
+        }
         self.has_slot && self.has_range
     }
 
@@ -156,6 +159,10 @@ fn find(platform: &Arc<Platform>, record: &Record) -> Result<Option<Found>> {
     }))
 }
 
+fn claim_range(platform: &Platform, record: &Record) -> Option<u32> {
+    platform.ranges.claim(record.range, record.ids.base)
+}
+
 fn leftover(
     platform: &Arc<Platform>,
     owner: &str,
@@ -169,9 +176,7 @@ fn leftover(
         slot: record
             .map(|r| r.slot)
             .filter(|slot| platform.slots.reserve(*slot)),
-        range: record
-            .map(|r| r.range)
-            .filter(|range| platform.ranges.reserve(*range)),
+        range: record.and_then(|r| claim_range(platform, r)),
         ..Remains::default()
     }
 }

@@ -185,7 +185,6 @@ async fn attempt(
         platform, &site.name, definition, limits, range, turn, remains,
     )
     .await?;
-    let begun = Instant::now();
     let container = made.container.clone();
     let listens = async {
         let heard = platform.readiness.wait(container.probe()).await;
@@ -208,7 +207,7 @@ async fn attempt(
     container.publish(platform)?;
     // The probe that said yes may still be held by the readiness thread for a moment; the record is written once.
     let container = container.ready(
-        executed - begun,
+        executed - made.set_up_since,
         heard.saturating_duration_since(executed),
         total,
     );

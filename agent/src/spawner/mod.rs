@@ -80,6 +80,15 @@ impl Asked {
     }
 }
 
+/// User namespaces that were asked for.
+#[derive(Debug)]
+pub enum AskedUsers {
+    /// They are there.
+    Known(Arc<Users>),
+    /// The spawner makes them.
+    Coming(Ids, Asked),
+}
+
 /// What a request was answered with.
 #[derive(Debug)]
 enum Given {
@@ -112,15 +121,6 @@ pub struct Spawner {
     ending: Arc<AtomicBool>,
 }
 
-impl Spawner {
-    /// Starts the spawner so that a wrong path is found out at once. It keeps `ahead` inits ready.
-    pub async fn new(program: PathBuf, ahead: u32) -> Result<Self> {
-        let spawner = Self {
-            program: Program::open(program)?,
-            ahead: Arc::new(Ahead::new(ahead)),
-            users: users::Cache::default(),
-            link: tokio::sync::Mutex::new(None),
-            next_id: AtomicU64::new(1),
 /// The first descriptor that the spawner is not given.
 const FREE: i32 = 5;
 
@@ -150,6 +150,15 @@ fn cannot_start(path: &Path) -> String {
     format!("cannot start the spawner {path}; is fastcontainer-shim installed there?")
 }
 
+impl Spawner {
+    /// Starts the spawner so that a wrong path is found out at once. It keeps `ahead` inits ready.
+    pub async fn new(program: PathBuf, ahead: u32) -> Result<Self> {
+        let spawner = Self {
+            program: Program::open(program)?,
+            ahead: Arc::new(Ahead::new(ahead)),
+            users: users::Cache::default(),
+            link: tokio::sync::Mutex::new(None),
+            next_id: AtomicU64::new(1),
             ending: Arc::default(),
         };
         spawner.link().await?;
@@ -201,13 +210,23 @@ fn cannot_start(path: &Path) -> String {
         }
     }
 
-    /// The user namespaces of these ids: those that are known, or new ones.
-    pub async fn users(&self, ids: Ids) -> Result<Arc<Users>, SpawnError> {
+    /// Asks for the user namespaces of these ids, if they are not known. The spawner makes them while the asker does
+    /// something else.
+    pub async fn ask_users(&self, ids: Ids) -> Result<AskedUsers, SpawnError> {
         if let Some(users) = self.users.get(ids) {
-            return Ok(users);
+            return Ok(AskedUsers::Known(users));
         }
         let id = self.next_id();
         let asked = self.ask(id, &Request::Users { id, ids }, &[]).await?;
+        Ok(AskedUsers::Coming(ids, asked))
+    }
+
+    /// Waits for them.
+    pub async fn users(&self, asked: AskedUsers) -> Result<Arc<Users>, SpawnError> {
+        let (ids, asked) = match asked {
+            AskedUsers::Known(users) => return Ok(users),
+            AskedUsers::Coming(ids, asked) => (ids, asked),
+        };
         match asked.answer().await? {
             Given::Users(users) => Ok(self.users.put(ids, users)),
             Given::Process(_) => Err(SpawnError::Lost("it answered something else".into())),
