@@ -1,11 +1,13 @@
-//! The two ways this program makes processes. It has one thread, and no child shares its memory, so that a child
-//! may do whatever its parent may.
+//! The ways this program makes processes. It has one thread, and no child but the idle one shares its memory, so that a
+//! child may do whatever its parent may.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, pidfd_send_signal, set_parent_process_death_signal};
 
 /// `struct clone_args` of linux/sched.h, version 2 (88 bytes, Linux 5.7).
 #[repr(C)]
@@ -66,6 +68,72 @@ pub(crate) fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<
             })
         }
         _ => Err(crate::sys::last_errno()),
+    }
+}
+
+/// A stack that more than suffices for two system calls, in pages of its own.
+#[repr(C, align(4096))]
+struct Stack([MaybeUninit<u8>; 16_384]);
+
+/// An idle process at a time: it shares all memory with this one, so that nothing has to be copied for it, neither now nor
+/// when this one goes on and writes.
+pub(crate) struct Idle {
+    stack: &'static mut Stack,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Idle {
+    /// None as yet. The stack is for ever: it outlives whoever runs on it.
+    pub(crate) fn new() -> Self {
+        let stack = Box::leak(Box::new(Stack([MaybeUninit::uninit(); 16_384])));
+        Self { stack, pidfd: None }
+    }
+
+    /// A process in new `namespaces` that does nothing until [`Self::end`]; its pid. The last one is over first.
+    pub(crate) fn start(&mut self, namespaces: i32) -> Result<i32, Errno> {
+        const CLONE_PIDFD: i32 = 0x1000;
+        self.end();
+        if let Some(pidfd) = self.pidfd.take() {
+            let mut over = [PollFd::new(&pidfd, PollFlags::IN)];
+            if let Err(error) = rustix::io::retry_on_intr(|| poll(&mut over, None)) {
+                // It may still be on the stack.
+                self.pidfd = Some(pidfd);
+                return Err(error);
+            }
+        }
+        let (top, nothing) = ((&raw mut *self.stack).wrapping_add(1), std::ptr::null_mut());
+        let mut pidfd: i32 = -1;
+        let flags = namespaces | libc::CLONE_VM | CLONE_PIDFD | libc::SIGCHLD;
+        // SAFETY: the stack is 16 kB of our own that grows down from its aligned end, lives for ever, and has nobody on it:
+        // whoever was there before is over. `pidfd` outlives the call. The child shares this process's memory and
+        // thread-local data, and `idle` writes to neither but on that stack: it makes its system calls directly, which sets
+        // no errno, and calls nothing else. It handles no signal.
+        let pid = unsafe { libc::clone(idle, top.cast(), flags, nothing, &raw mut pidfd) };
+        if pid < 0 {
+            return Err(crate::sys::last_errno());
+        }
+        // SAFETY: the kernel put a new descriptor there, which nobody else owns.
+        self.pidfd = Some(unsafe { OwnedFd::from_raw_fd(pidfd) });
+        Ok(pid)
+    }
+
+    /// Ends it, if there is one, without waiting. Nobody has to wait for it later: SIGCHLD is ignored.
+    pub(crate) fn end(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // Err: it is over.
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+}
+
+/// Waits to be killed.
+extern "C" fn idle(_: *mut libc::c_void) -> libc::c_int {
+    // Not to outlive a parent that dies before it kills.
+    if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+        return 1;
+    }
+    loop {
+        let _interrupted = poll(&mut [], None);
     }
 }
 

@@ -11,13 +11,12 @@
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags, Uid, openat};
-use rustix::process::{DumpableBehavior, Signal, pidfd_send_signal, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits, set_thread_res_uid};
 use shim::protocol::Ids;
 
-use crate::clone::{Side, clone3};
+use crate::clone::Idle;
 use crate::report::{Done, Step};
-use crate::sys;
 
 /// The two user namespaces of a site.
 #[derive(Debug)]
@@ -29,71 +28,71 @@ pub(crate) struct UserNamespaces {
 }
 
 /// Makes them.
-#[derive(Debug)]
 pub(crate) struct Maker {
     /// The host's /proc.
     proc: OwnedFd,
+    /// The helper of each namespace of a site: when the next site comes, they are over.
+    helpers: [Idle; 2],
 }
 
 impl Maker {
     /// `proc` is the host's /proc.
     pub(crate) fn new(proc: OwnedFd) -> Done<Self> {
         keep_power()?;
-        Ok(Self { proc })
+        let helpers = [Idle::new(), Idle::new()];
+        Ok(Self { proc, helpers })
     }
 
     /// New namespaces for `ids`.
-    pub(crate) fn make(&self, ids: Ids) -> Done<UserNamespaces> {
-        let container = self.user_namespace(ids.base, &ids.uid_map(), &ids.gid_map())?;
+    pub(crate) fn make(&mut self, ids: Ids) -> Done<UserNamespaces> {
+        let made = self.make_by_helpers(ids);
+        for helper in &self.helpers {
+            helper.end();
+        }
+        made
+    }
+
+    fn make_by_helpers(&mut self, ids: Ids) -> Done<UserNamespaces> {
+        be_effectively(Uid::from_raw(ids.base))?;
+        let started = self.helpers.each_mut();
+        let started = started.map(|helper| helper.start(libc::CLONE_NEWUSER));
+        be_effectively(Uid::ROOT)?;
+        let [container, site] = started;
+        let pid = container.step("make a user namespace", "")?;
+        let container = map_and_open(&self.proc, pid, &ids.uid_map(), &ids.gid_map())?;
         let single = |inside: u32, host: u32| format!("{inside} {host} 1\n");
-        let site = self.user_namespace(
-            ids.base,
+        let site = map_and_open(
+            &self.proc,
+            site.step("make a user namespace", "")?,
             &single(ids.uid, ids.host_uid()),
             &single(ids.gid, ids.host_gid()),
         )?;
         Ok(UserNamespaces { container, site })
     }
+}
 
-    fn user_namespace(&self, owner: u32, uid_map: &str, gid_map: &str) -> Done<OwnedFd> {
-        be_effectively(Uid::from_raw(owner))?;
-        let side = clone3(libc::CLONE_NEWUSER as u64, None);
-        if matches!(side, Ok(Side::Child)) {
-            wait_to_be_killed();
-        }
-        be_effectively(Uid::ROOT)?;
-        match side.step("make a user namespace", "")? {
-            Side::Child => wait_to_be_killed(),
-            Side::Parent { pid, pidfd } => {
-                let made = self.map_and_open(pid, uid_map, gid_map);
-                // Ignored SIGCHLD means that nobody has to wait for it.
-                pidfd_send_signal(&pidfd, Signal::KILL).step("end a helper process", "")?;
-                made
-            }
-        }
-    }
-
-    fn map_and_open(&self, pid: i32, uid_map: &str, gid_map: &str) -> Done<OwnedFd> {
-        let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let process = openat(&self.proc, pid.to_string(), dir, Mode::empty())
-            .step("open /proc of", "a helper")?;
-        for (name, text) in [("uid_map", uid_map), ("gid_map", gid_map)] {
-            let file = openat(
-                &process,
-                name,
-                OFlags::WRONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .step("open", name)?;
-            rustix::io::write(&file, text.as_bytes()).step("map the ids", text.trim_end())?;
-        }
-        openat(
+/// Maps the ids of a process's user namespace, and opens that.
+fn map_and_open(proc: &OwnedFd, pid: i32, uid_map: &str, gid_map: &str) -> Done<OwnedFd> {
+    let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let process =
+        openat(proc, pid.to_string(), dir, Mode::empty()).step("open /proc of", "a helper")?;
+    for (name, text) in [("uid_map", uid_map), ("gid_map", gid_map)] {
+        let file = openat(
             &process,
-            "ns/user",
-            OFlags::RDONLY | OFlags::CLOEXEC,
+            name,
+            OFlags::WRONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .step("open", "ns/user")
+        .step("open", name)?;
+        rustix::io::write(&file, text.as_bytes()).step("map the ids", text.trim_end())?;
     }
+    openat(
+        &process,
+        "ns/user",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .step("open", "ns/user")
 }
 
 /// Changes whom new namespaces belong to; all capabilities stay (see [`keep_power`]).
@@ -109,14 +108,4 @@ fn be_effectively(uid: Uid) -> Done<()> {
 fn keep_power() -> Done<()> {
     set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
         .step("keep the capabilities", "")
-}
-
-fn wait_to_be_killed() -> ! {
-    // Not to outlive a spawner that dies between clone and kill.
-    if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
-        sys::exit_now(1);
-    }
-    loop {
-        let _interrupted = rustix::event::poll(&mut [], None);
-    }
 }

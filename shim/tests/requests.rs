@@ -65,6 +65,8 @@ fn what_does_not_fit_is_refused_with_a_reason() {
             s.pass(FdRole::Stdin, fs::File::open("/dev/null").unwrap().into())
         }),
     ];
+    // What the spawner keeps of helpers, it keeps from the first on.
+    refusal(&spawner, cases[0].1);
     let before = descriptors(&spawner);
     for (what, change) in cases {
         let f = refusal(&spawner, change);
