@@ -12,7 +12,7 @@ use crate::sys;
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_secs(30);
-/// Bytes by which the agent has grown since the last time that are worth it.
+/// Bytes kept in vain that are worth it, beyond those that the last time could not give back.
 const WORTH: u64 = 4 << 20;
 /// Not while starts are under way, whose threads would have to wait for a millisecond.
 const CALM: Duration = Duration::from_millis(100);
@@ -24,13 +24,13 @@ pub(crate) fn attend(platform: &Arc<Platform>) {
 
 async fn run(platform: Weak<Platform>) {
     let ended = async {
-        let mut least = own()?;
+        let mut least = in_vain()?;
         loop {
             tokio::time::sleep(LOOK).await;
             let Some(platform) = platform.upgrade() else {
                 return Ok(());
             };
-            let now = own()?;
+            let now = in_vain()?;
             least = least.min(now);
             if now < least + WORTH {
                 continue;
@@ -40,8 +40,8 @@ async fn run(platform: Weak<Platform>) {
             let began = Instant::now();
             tokio::task::spawn_blocking(sys::trim_heap).await?;
             let took = began.elapsed();
-            least = own()?;
-            tracing::debug!("{now} bytes of memory of its own, {least} after {took:?}");
+            least = in_vain()?;
+            tracing::debug!("{now} bytes kept in vain, {least} after {took:?}");
         }
     };
     let ended: Result<()> = ended.await;
@@ -50,11 +50,12 @@ async fn run(platform: Weak<Platform>) {
     }
 }
 
-/// Bytes in memory that no file is behind.
-fn own() -> Result<u64> {
+/// Bytes in memory that no file is behind and nothing is allocated in: free ones, and stacks.
+fn in_vain() -> Result<u64> {
     let read = || -> procfs::ProcResult<u64> {
         let pages = Process::myself()?.statm()?;
         Ok(pages.resident.saturating_sub(pages.shared) * procfs::page_size())
     };
-    read().context("cannot read /proc/self/statm")
+    let own = read().context("cannot read /proc/self/statm")?;
+    Ok(own.saturating_sub(sys::allocated() as u64))
 }

@@ -1,5 +1,8 @@
 //! The containers' uid and gid ranges: their numbers, and where they begin.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
 use netns::{SlotSet, Slots};
 use shim::protocol::Ids;
 
@@ -13,7 +16,10 @@ const STRIDE: u32 = Ids::RANGE + 128;
 #[derive(Debug)]
 pub struct Ranges {
     base: u32,
+    count: u32,
     taken: SlotSet,
+    /// Those that are not given out for the sake of containers of another agent.
+    blocked: Mutex<HashSet<u32>>,
 }
 
 impl Ranges {
@@ -21,8 +27,12 @@ impl Ranges {
     pub fn new(base: u32) -> Self {
         // The last range would end at the kernel's "no id".
         let count = ((u32::MAX - base) / STRIDE).saturating_sub(1);
-        let taken = SlotSet::new(count);
-        Self { base, taken }
+        Self {
+            base,
+            count,
+            taken: SlotSet::new(count),
+            blocked: Mutex::default(),
+        }
     }
 
     /// First host id of a range.
@@ -38,23 +48,22 @@ impl Ranges {
         }
     }
 
-    /// Takes that of a container that is there already, whose ids begin at `base`; None if somebody else has it. One that an
-    /// agent has made which counted otherwise gets the number 0: whatever its ids overlap with is never given out.
-    pub fn claim(&self, range: u32, base: u32) -> Option<u32> {
-        if range
-            .checked_mul(STRIDE)
-            .and_then(|n| n.checked_add(self.base))
-            == Some(base)
-        {
-            return self.taken.reserve(range).then_some(range);
-        }
-        let last = base.saturating_add(Ids::RANGE - 1);
+    /// Takes that of a container that is there already, whose ids begin at `base`; None if somebody else has any of them. One
+    /// that an agent has made which counted otherwise gets the number 0: what its ids overlap with is not given out by this
+    /// agent.
+    pub fn claim(&self, base: u32) -> Option<u32> {
         let number = |id: u32| id.saturating_sub(self.base) / STRIDE;
-        for overlapping in number(base)..=number(last) {
-            // False: it has been already, or does not exist.
-            self.taken.reserve(overlapping);
+        let (first, last) = (number(base), number(base.saturating_add(Ids::RANGE - 1)));
+        if first > 0 && self.base_of(first) == base {
+            return self.taken.reserve(first).then_some(first);
         }
-        Some(0)
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = first.max(1)..=last.min(self.count);
+        let free = all.all(|range| {
+            let free = self.taken.reserve(range);
+            (free && blocked.insert(range)) || blocked.contains(&range)
+        });
+        free.then_some(0)
     }
 
     /// Gives one back, once nothing has ids of it.
@@ -109,11 +118,14 @@ mod tests {
         ) {
             let ranges = Ranges::new(BASE);
             let theirs = BASE - below * Ids::RANGE + number * stride;
-            let claimed = ranges.claim(number, theirs).unwrap();
-            prop_assert_eq!(claimed == number, theirs == ranges.base_of(number));
-            // Its neighbour of then, which overlaps with the same of now.
+            let native = |base: u32| (1..2000).find(|range| ranges.base_of(*range) == base);
+            let claimed = ranges.claim(theirs).unwrap();
+            prop_assert_eq!(claimed, native(theirs).unwrap_or(0));
+            // Its neighbour of then, which may overlap with the same of now.
             let neighbour = theirs + stride;
-            ranges.claim(number + 1, neighbour).unwrap();
+            let both = ranges.claim(neighbour).is_some();
+            prop_assert!(both || native(theirs).is_some() != native(neighbour).is_some());
+            prop_assume!(both);
             for _ in 0..1100 {
                 let first = ranges.base_of(ranges.take(number).unwrap());
                 for other in [theirs, neighbour] {
@@ -134,8 +146,10 @@ mod tests {
         let first = ranges.take(7).unwrap();
         assert_eq!(first, 7);
         assert_ne!(ranges.take(7).unwrap(), 7);
-        assert_eq!(ranges.claim(7, ranges.base_of(7)), None);
+        assert_eq!(ranges.claim(ranges.base_of(7)), None);
+        // Nor do ids that overlap with it go to anybody.
+        assert_eq!(ranges.claim(ranges.base_of(7) + 5), None);
         ranges.give_back(7);
-        assert_eq!(ranges.claim(7, ranges.base_of(7)), Some(7));
+        assert_eq!(ranges.claim(ranges.base_of(7)), Some(7));
     }
 }

@@ -90,6 +90,14 @@ pub(crate) fn trim_heap() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Bytes that are allocated, by the allocator's own count (glibc 2.33).
+#[cfg(target_env = "gnu")]
+pub(crate) fn allocated() -> usize {
+    // SAFETY: takes no pointer; answers a structure by value. Callable from any thread.
+    let now = unsafe { libc::mallinfo2() };
+    now.uordblks + now.hblkhd
+}
+
 /// A descriptor that tokio watches.
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: `register` asks that the raw descriptor stays the same open one for as long as the AsyncFd lives. It is

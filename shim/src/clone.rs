@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, pidfd_send_signal, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, pidfd_send_signal, set_parent_process_death_signal};
 
 /// `struct clone_args` of linux/sched.h, version 2 (88 bytes, Linux 5.7).
 #[repr(C)]
@@ -101,14 +101,16 @@ impl Idle {
                 return Err(error);
             }
         }
-        let (top, nothing) = ((&raw mut *self.stack).wrapping_add(1), std::ptr::null_mut());
+        let top = (&raw mut *self.stack).wrapping_add(1);
+        let parent = rustix::process::getpid().as_raw_nonzero().get();
+        let parent = std::ptr::without_provenance_mut(parent as usize);
         let mut pidfd: i32 = -1;
         let flags = namespaces | libc::CLONE_VM | CLONE_PIDFD | libc::SIGCHLD;
         // SAFETY: the stack is 16 kB of our own that grows down from its aligned end, lives for ever, and has nobody on it:
         // whoever was there before is over. `pidfd` outlives the call. The child shares this process's memory and
         // thread-local data, and `idle` writes to neither but on that stack: it makes its system calls directly, which sets
         // no errno, and calls nothing else. It handles no signal.
-        let pid = unsafe { libc::clone(idle, top.cast(), flags, nothing, &raw mut pidfd) };
+        let pid = unsafe { libc::clone(idle, top.cast(), flags, parent, &raw mut pidfd) };
         if pid < 0 {
             return Err(crate::sys::last_errno());
         }
@@ -126,10 +128,12 @@ impl Idle {
     }
 }
 
-/// Waits to be killed.
-extern "C" fn idle(_: *mut libc::c_void) -> libc::c_int {
-    // Not to outlive a parent that dies before it kills.
-    if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+/// Waits to be killed. `parent` is a pid.
+extern "C" fn idle(parent: *mut libc::c_void) -> libc::c_int {
+    // Not to outlive a parent that dies before it kills; it may have before this.
+    let told = set_parent_process_death_signal(Some(Signal::KILL)).is_ok();
+    let now = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    if !told || now as usize != parent.addr() {
         return 1;
     }
     loop {

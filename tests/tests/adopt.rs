@@ -248,7 +248,40 @@ fn a_spawner_that_dies_in_the_middle_of_an_upgrade_comes_back_as_it_was() {
     fs::rename(&next, &shim).unwrap();
     let old = spawner();
     harness::send_signal(old.as_u64().unwrap().try_into().unwrap(), libc::SIGKILL);
+    wait_for("the agent has seen its end", seconds(10), || {
+        !std::path::Path::new(&format!("/proc/{old}")).exists()
+    });
     assert_eq!(host.get(SITE, "/").status, 200);
     assert_ne!(spawner(), old);
+    host.finish();
+}
+
+#[test]
+fn ids_of_a_container_are_nobody_elses_also_when_ranges_begin_elsewhere_now() {
+    let host = Host::new("");
+    host.site(SITE, STATIC);
+    host.site("b.example.com", STATIC);
+    host.dispatch(SITE).upstream();
+    host.signal_agent(libc::SIGKILL);
+    let config = host.dir.join("agent.toml");
+    let mut text = fs::read_to_string(&config).unwrap();
+    // Less than a range off, in the count of this agent: each of the two numbers there would overlap.
+    text.insert_str(0, "uid_base = 536805376\n");
+    fs::write(&config, text).unwrap();
+    host.start();
+    assert_eq!(host.dispatch(SITE).json()["cold"], false, "it lives on");
+    host.dispatch("b.example.com").upstream();
+    let base = |site: &str| {
+        let record = fs::read(host.run_dir.join(format!("sites/{site}/container.json"))).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        record["ids"]["base"].as_u64().unwrap()
+    };
+    let (one, other) = (base(SITE), base("b.example.com"));
+    assert!(one.abs_diff(other) >= 65_536, "{one} and {other}");
+    // Its next container gets a range of this agent's.
+    assert_eq!(host.verb(SITE, "stop").json()["state"], "stopped");
+    host.dispatch(SITE).upstream();
+    assert_ne!(base(SITE), one);
+    assert!(base(SITE).abs_diff(other) >= 65_536);
     host.finish();
 }

@@ -24,7 +24,8 @@ pub struct Record {
     pub main_pid: i32,
     /// Slot: its address.
     pub slot: u32,
-    /// Uid range.
+    /// Uid range, by which nothing is found again: the ids say which.
+    #[serde(skip)]
     pub range: u32,
     /// Ids inside.
     pub ids: IdsRecord,

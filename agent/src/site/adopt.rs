@@ -29,7 +29,7 @@ impl Found {
     pub fn claim(&mut self, platform: &Platform) -> bool {
         self.has_slot = self.has_slot || platform.slots.reserve(self.record.slot);
         if !self.has_range
-            && let Some(range) = claim_range(platform, &self.record)
+            && let Some(range) = platform.ranges.claim(self.record.ids.base)
         {
             (self.has_range, self.record.range) = (true, range);
         }
@@ -159,10 +159,6 @@ fn find(platform: &Arc<Platform>, record: &Record) -> Result<Option<Found>> {
     }))
 }
 
-fn claim_range(platform: &Platform, record: &Record) -> Option<u32> {
-    platform.ranges.claim(record.range, record.ids.base)
-}
-
 fn leftover(
     platform: &Arc<Platform>,
     owner: &str,
@@ -176,7 +172,7 @@ fn leftover(
         slot: record
             .map(|r| r.slot)
             .filter(|slot| platform.slots.reserve(*slot)),
-        range: record.and_then(|r| claim_range(platform, r)),
+        range: record.and_then(|r| platform.ranges.claim(r.ids.base)),
         ..Remains::default()
     }
 }
@@ -211,9 +207,9 @@ impl Site {
             Err(error) => return Err((found.remains(&self.platform), error.into())),
         };
         if !found.claim(&self.platform) {
-            let Record { slot, range, .. } = found.record;
+            let (slot, base) = (found.record.slot, found.record.ids.base);
             let error =
-                anyhow::anyhow!("its address or uid range ({slot}, {range}) cannot be reserved");
+                anyhow::anyhow!("its address or uid range ({slot}, {base}) cannot be reserved");
             return Err((found.remains(&self.platform), error));
         }
         // Before anything wakes it: the last agent may have been killed while it gave the memory back.

@@ -272,11 +272,10 @@ impl Site {
             }
             Action::AbortStart => inner.abort.notify_one(),
             Action::Terminate => {
-                let replaced = matches!(cause, Event::Recycle | Event::Restart);
-                let how = if replaced {
-                    stop::How::Unused
-                } else {
-                    stop::How::Gracefully
+                let how = match cause {
+                    Event::Recycle | Event::Restart => stop::How::Replaced,
+                    Event::IdleStop | Event::PressureStop => stop::How::Unused,
+                    _ => stop::How::Gracefully,
                 };
                 stop::spawn(self.clone(), inner.container.clone(), how);
             }

@@ -47,8 +47,10 @@ const LONGEST_STOP: Duration = Duration::from_secs(300);
 pub(super) enum How {
     /// The stop signal first, and time to act on it.
     Gracefully,
-    /// As that, but once nobody uses it any more (or has used it for too long): it is replaced, not ended.
+    /// As that; it was found unused, and who has connected since is not cut off.
     Unused,
+    /// As that, but once nobody uses it any more (or has used it for too long).
+    Replaced,
     /// Its init is gone.
     AlreadyDead,
 }
@@ -60,14 +62,13 @@ pub(super) fn spawn(site: Arc<Site>, container: Option<Arc<Container>>, how: How
             site.feed(Event::Ended);
             return;
         };
-        if how == How::Unused {
+        if how == How::Replaced {
             // Elapsed: a connection that stays open for longer is cut.
             let _ = tokio::time::timeout(DRAIN_LIMIT, unused(&site, &container)).await;
         }
         let began = Instant::now();
         let mut turn = turn(&site).await;
-        if how == How::Gracefully && began.elapsed() > AT_ONCE && connections(&container).await > 0
-        {
+        if how == How::Unused && began.elapsed() > AT_ONCE && connections(&container).await > 0 {
             // Who has connected meanwhile without asking is not cut off; who asks is held for the next container.
             drop(turn.take());
             let _ = tokio::time::timeout(DRAIN_LIMIT, unused(&site, &container)).await;
