@@ -3,18 +3,29 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::sys::{self, End};
 
-/// Uses so many milliseconds of CPU time more; how many µs this process has used in all.
+/// Processor time when the program began: what this process has used before that, which made it the site's, it has partly used
+/// outside of the site's cgroup.
+static BEFORE: OnceLock<Duration> = OnceLock::new();
+
+fn spent() -> Duration {
+    let t = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// From now on it counts.
+pub(crate) fn begin() {
+    BEFORE.get_or_init(spent);
+}
+
+/// Uses a processor for so long; what this program has used in all, in microseconds.
 pub(crate) fn burn(millis: u64) -> u128 {
-    let spent = || {
-        let t = clock_gettime(ClockId::ProcessCPUTime);
-        Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
-    };
     let end = spent() + Duration::from_millis(millis);
     let mut sum = 0u64;
     while spent() < end {
@@ -22,7 +33,8 @@ pub(crate) fn burn(millis: u64) -> u128 {
             sum = std::hint::black_box(sum.wrapping_add(n));
         }
     }
-    spent().as_micros()
+    let before = BEFORE.get().copied().unwrap_or_default();
+    (spent() - before).as_micros()
 }
 
 /// Takes so many megabytes and touches each page.

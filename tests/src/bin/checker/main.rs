@@ -33,6 +33,7 @@ mod traffic;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    load::begin();
     // Before anything else is opened.
     let inherited = identity::descriptors();
     let args: Vec<String> = std::env::args().skip(1).collect();
