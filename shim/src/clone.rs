@@ -71,7 +71,7 @@ pub(crate) fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<
     }
 }
 
-/// A stack that more than suffices for two system calls, in pages of its own.
+/// A stack that more than suffices for a few system calls, in pages of its own.
 #[repr(C, align(4096))]
 struct Stack([MaybeUninit<u8>; 16_384]);
 

@@ -7,6 +7,7 @@ use harness::client::Client;
 use harness::{Host, seconds, wait_for};
 
 const CROWD: usize = 700;
+
 /// kB that no file is behind.
 fn own(host: &Host) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();

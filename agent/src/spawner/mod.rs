@@ -5,19 +5,19 @@
 //! next one starts another. Containers do not depend on it, nor do the inits that it has made ahead (`ahead.rs`).
 
 mod ahead;
+mod program;
 mod users;
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Signal, pidfd_send_signal};
 use shim::protocol::{Failure, Ids, MAX_PACKET, Reply, Request};
@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 use crate::packet;
 use ahead::Ahead;
 pub use ahead::{Packet, Pair};
+use program::Program;
 pub use users::Users;
 
 /// A process that the spawner has cloned.
@@ -119,35 +120,6 @@ pub struct Spawner {
     next_id: AtomicU64,
     /// The agent is ending: there is no spawner any more.
     ending: Arc<AtomicBool>,
-}
-
-/// The first descriptor that the spawner is not given.
-const FREE: i32 = 5;
-
-/// The spawner's program as it was when the agent began, so that both are of one version and understand each other: an upgrade
-/// puts another file in its place before the agent is restarted.
-struct Program {
-    path: PathBuf,
-    file: OwnedFd,
-}
-
-impl Program {
-    fn open(path: PathBuf) -> Result<Self> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::empty())
-            .and_then(|file| rustix::io::fcntl_dupfd_cloexec(file, FREE))
-            .with_context(|| cannot_start(&path))?;
-        Ok(Self { path, file })
-    }
-
-    fn command(&self) -> std::process::Command {
-        std::process::Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
-    }
-}
-
-fn cannot_start(path: &Path) -> String {
-    let path = path.display();
-    format!("cannot start the spawner {path}; is fastcontainer-shim installed there?")
 }
 
 impl Spawner {
@@ -336,7 +308,7 @@ fn spawn(program: &Program, ahead: Arc<Ahead>, ending: Arc<AtomicBool>) -> Resul
         .context("cannot hand the spawner its descriptors")?;
     let mut child = tokio::process::Command::from(command)
         .spawn()
-        .with_context(|| cannot_start(&program.path))?;
+        .with_context(|| program.cannot_start())?;
     let pid = child.id().unwrap_or_default();
     let socket = Arc::new(crate::sys::watch(ours).context("cannot watch the spawner's socket")?);
     let waiting: Arc<Waiting> = Arc::default();
